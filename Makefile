@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 FOLDERS := datasets rewards evaluators policy_training reports cli
-# Most of a test's time is waiting for a sandbox, so two run side by side even on two cores; PARALLEL= runs one at a time.
+# Two at a time use less than half of two cores, as most of a test's time is waiting (for sandboxes, limits, tests that
+# sleep): so four run side by side. PARALLEL= runs one at a time.
 # Files in the order of tests/conftest.py, the longest first, so that no process ends alone with a long one.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 OUT ?=
 SEED ?=
 DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))

@@ -32,45 +32,54 @@ TRIES = 6
 BROKE = 1
 """Exit code if the agent's change breaks a test."""
 ENDPOINT = "endpoint:"
+Instruction = Annotated[str, typer.Argument(metavar="INSTRUCTION", help="What to do, in words; - for standard input.")]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="With --endpoint: the name of a model there. Otherwise a local one: the folder of a checkpoint, a "
+        "model on the Hugging Face hub, or smollm2-135m.",
+    ),
+]
+AgentRepo = Annotated[Path, typer.Option(help="Folder of the repository. The agent works on a copy.")]
+FormatName = Annotated[
+    ActionFormat,
+    typer.Option(
+        help="How the model acts. chat: by tool calls. compact: by one-line actions, for a local checkpoint that "
+        "was trained on them."
+    ),
+]
+Temperature = Annotated[float, typer.Option(min=0.0, max=100.0, help="Sampling temperature.")]
+SamplingSeed = Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of sampling.")]
+MostTurns = Annotated[int, typer.Option(min=1, max=options.MOST, help="Maximum number of actions.")]
+MostTestRuns = Annotated[int, typer.Option(min=0, max=options.MOST, help="Maximum number of test runs.")]
+MostTokens = Annotated[int | None, typer.Option(min=1, help="Maximum number of generated tokens. Default: no limit.")]
+MostSeconds = Annotated[float, typer.Option(min=1, max=options.LONGEST, help="Maximum wall time, in seconds.")]
+AgentFolder = Annotated[
+    Path | None,
+    typer.Option(
+        file_okay=False,
+        callback=options.creatable,
+        help="Folder for the patch, the trajectory and the chat. Default: a new one in the cache.",
+    ),
+]
+Apply = Annotated[bool, typer.Option("--apply", help="Apply the change to the repository, if it breaks no test.")]
 
 
 def agent(
-    instruction: Annotated[
-        str, typer.Argument(metavar="INSTRUCTION", help="What to do, in words; - for standard input.")
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            help="With --endpoint: the name of a model there. Otherwise a local one: the folder of a checkpoint, a "
-            "model on the Hugging Face hub, or smollm2-135m.",
-        ),
-    ],
-    repo: Annotated[Path, typer.Option(help="Folder of the repository. The agent works on a copy.")] = Path(),
-    endpoint: Annotated[
-        str, typer.Option(help="Base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.")
-    ] = "",
-    key_env: Annotated[
-        str | None, typer.Option(help="Environment variable with the API key. Default: OPENAI_API_KEY.")
-    ] = None,
-    answer_limit: Annotated[
-        float, typer.Option(min=0.1, max=options.LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
-    ] = 300.0,
-    format: Annotated[
-        ActionFormat,
-        typer.Option(
-            help="How the model acts. chat: by tool calls. compact: by one-line actions, for a local checkpoint that "
-            "was trained on them."
-        ),
-    ] = "chat",
-    temperature: Annotated[float, typer.Option(min=0.0, max=100.0, help="Sampling temperature.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of sampling.")] = 0,
-    turns: Annotated[int, typer.Option(min=1, max=options.MOST, help="Maximum number of actions.")] = 30,
-    test_runs: Annotated[int, typer.Option(min=0, max=options.MOST, help="Maximum number of test runs.")] = 10,
-    tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of generated tokens. Default: no limit.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=options.LONGEST, help="Maximum wall time, in seconds.")] = 1800.0,
+    instruction: Instruction,
+    model: ModelName,
+    repo: AgentRepo = Path(),
+    endpoint: options.EndpointURL = "",
+    key_env: options.KeyVariable = None,
+    answer_limit: options.AnswerLimit = 300.0,
+    format: FormatName = "chat",
+    temperature: Temperature = 0.0,
+    seed: SamplingSeed = 0,
+    turns: MostTurns = 30,
+    test_runs: MostTestRuns = 10,
+    tokens: MostTokens = None,
+    seconds: MostSeconds = 1800.0,
     fail_to_pass: options.FailToPass = None,
     tests: options.TestPaths = None,
     deselect: options.Deselect = None,
@@ -79,17 +88,8 @@ def agent(
     workers: options.Workers = None,
     time_limit: options.TimeLimit = None,
     test_timeout: options.TestTimeout = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            file_okay=False,
-            callback=options.creatable,
-            help="Folder for the patch, the trajectory and the chat. Default: a new one in the cache.",
-        ),
-    ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Apply the change to the repository, if it breaks no test.")
-    ] = False,
+    out: AgentFolder = None,
+    apply: Apply = False,
     json: options.JsonObject = False,
 ) -> None:
     """Let an agent work on a repository, and see what it does.
@@ -104,8 +104,7 @@ def agent(
 
     limits = EpisodeLimits(turns=turns, test_runs=test_runs, tokens=tokens, seconds=seconds)
     text = _instruction(instruction)
-    console = stderr() if json else stdout()
-    display = TrajectoryDisplay(console)
+    display = TrajectoryDisplay(stderr() if json else stdout())
     driver = _driver(model, endpoint, key_env, answer_limit, format, temperature, seed)
     with stdout_to_stderr() if json else nullcontext(), driver as run:
         from regrade.evaluators.scoring.scorer import Scorer
@@ -113,17 +112,10 @@ def agent(
 
         with progress("running the unchanged tests") as report:
             task = local_task(
-                repo,
-                tuple(fail_to_pass or ()),
-                sandbox=sandbox,
-                time_limit=time_limit,
-                test_limit=test_timeout,
-                tests=tuple(tests or ()),
-                deselect=tuple(deselect or ()),
-                python_path=tuple(python_path or ()),
-                progress=report,
-                tell=_note,
-            )
+                repo, tuple(fail_to_pass or ()), sandbox=sandbox, time_limit=time_limit, test_limit=test_timeout,
+                tests=tuple(tests or ()), deselect=tuple(deselect or ()), python_path=tuple(python_path or ()),
+                progress=report, tell=_note,
+            )  # fmt: skip
         task = replace(task, instruction=text)
         _ = task.digest  # the files as they are now, for --apply
         folder = out or _new_folder(task)
@@ -133,19 +125,7 @@ def agent(
                 episode = _run(Work(task, scorer, limits, display), run, folder)
                 display.end(episode)
                 evidence = _verdict(task, episode.patch, scorer)
-    result = show_verdict(console, task, episode, evidence)
-    applied = apply and _apply(task, episode.patch, result.is_harmless, folder)
-    console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
-    if apply and applied:
-        console.print(f"applied to {task.base.root}", markup=False, soft_wrap=True)
-    if json:
-        print_json({**result.to_json(), "folder": str(folder), "applied": applied})
-    if result.cause:
-        raise UserError(
-            f"the change could not be judged, for a reason outside of it: {result.cause}; it is in {folder}"
-        )
-    if result.broken:
-        raise typer.Exit(BROKE)
+    _conclude(task, episode, evidence, folder, apply=apply, json=json)
 
 
 @dataclass
@@ -249,6 +229,24 @@ def _run(work: Work, run: EpisodeDriver, folder: Path) -> Episode:
             _store(folder, work.session.episode(), work.chat)
     assert work.session is not None
     return work.session.episode()
+
+
+def _conclude(task: Task, episode: Episode, evidence: EvidenceSet, folder: Path, *, apply: bool, json: bool) -> None:
+    """Print the verdict, apply the change if it is wanted and harmless, and exit as the command says."""
+    console = stderr() if json else stdout()
+    result = show_verdict(console, task, episode, evidence)
+    applied = apply and _apply(task, episode.patch, result.is_harmless, folder)
+    console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
+    if applied:
+        console.print(f"applied to {task.base.root}", markup=False, soft_wrap=True)
+    if json:
+        print_json({**result.to_json(), "folder": str(folder), "applied": applied})
+    if result.cause:
+        raise UserError(
+            f"the change could not be judged, for a reason outside of it: {result.cause}; it is in {folder}"
+        )
+    if result.broken:
+        raise typer.Exit(BROKE)
 
 
 @contextmanager

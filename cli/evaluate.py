@@ -14,10 +14,12 @@ from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
     LARGEST_SEED,
-    LONGEST,
     MOST,
     MOST_WORKERS,
+    AnswerLimit,
     AssuranceOption,
+    EndpointURL,
+    KeyVariable,
     Limit,
     RewardModelFolder,
     RewardName,
@@ -44,114 +46,126 @@ Split = Annotated[
     str | None,
     typer.Option(help="Split of the ready-made tasks: demonstrations, tests_only, validation or held_out (default)."),
 ]
+RunFolder = Annotated[
+    Path,
+    typer.Option(
+        file_okay=False, callback=creatable, help="Folder of the run. Policies of the same run can be compared."
+    ),
+]
+PolicyWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME=]POLICY",
+        help="no-op, reference, smollm2-135m, the folder of a checkpoint, a model on the Hugging Face hub, "
+        "endpoint:MODEL (with --endpoint), or 'command:PROGRAM ARGUMENTS' with {instruction} as a placeholder.",
+    ),
+]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policies", help="A TOML file with policies (see docs/policies.md).")
+]
+PredictionFiles = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file of patches in the format of SWE-bench (JSON or JSONL). Repeat for more."),
+]
+CheckpointFolders = Annotated[
+    list[Path] | None, typer.Option(help="A folder of checkpoints NAME-STEP of one training. Repeat for more.")
+]
+OnlyName = Annotated[str | None, typer.Option(help="Name of the policy, if there is only one.")]
+PolicyRole = Annotated[
+    AsRole | None,
+    typer.Option(help="Role of the policies in comparisons. Default: candidate (no-op and reference: scripted)."),
+]
+BaselineName = Annotated[str | None, typer.Option(help="Name of the policy with which the candidates are compared.")]
+ControlNames = Annotated[
+    list[str] | None, typer.Option(help="Name of a control: an alternative explanation of a gain. Repeat for more.")
+]
+Temperatures = Annotated[
+    list[float] | None,
+    typer.Option(min=0.0, max=100.0, help="Sampling temperature. Repeat for a sweep. Default: 0 (greedy)."),
+]
+Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Attempts per task and temperature (greedy: one).")]
+SamplesElsewhere = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST,
+        help="Attempts per task at all temperatures except the best of a policy. Default: --samples.",
+    ),
+]
+ValidationSource = Annotated[
+    str | None,
+    typer.Option(
+        help="Tasks that select the best temperature of each policy in a sweep: a task file, a split of the "
+        "ready-made tasks, or none. Default: the split validation for ready-made tasks, none for others."
+    ),
+]
+ValidationLimit = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of validation tasks, drawn by --seed.")
+]
+ValidationSamples = Annotated[int, typer.Option(min=1, max=MOST, help="Attempts per validation task and temperature.")]
+EvaluationSeed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling and of --limit.")]
+ApiName = Annotated[
+    Api,
+    typer.Option(help="API of the endpoint. chat: for any task. completions: the short prompt of local models."),
+]
+ParallelRequests = Annotated[
+    int, typer.Option(min=1, max=MOST_WORKERS, help="Number of parallel requests to the endpoint.")
+]
+AgentTurns = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST,
+        help="Models work as agents that read, edit and test, with at most this number of actions. Default: as "
+        "their checkpoint says, else they answer once.",
+    ),
+]
+AgentTestRuns = Annotated[int, typer.Option(min=0, max=MOST, help="With --turns: test runs of an agent, at most.")]
+MeasureSteps = Annotated[
+    bool,
+    typer.Option(
+        "--steps",
+        help="Run the whole suite after each change of an agent too, for the report. Each distinct tree costs as "
+        "much as an attempt; `regrade report --steps` does it afterwards.",
+    ),
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")]
 
 
 def evaluate(
-    out: Annotated[
-        Path,
-        typer.Option(
-            file_okay=False, callback=creatable, help="Folder of the run. Policies of the same run can be compared."
-        ),
-    ],
-    policies: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=]POLICY",
-            help="no-op, reference, smollm2-135m, the folder of a checkpoint, a model on the Hugging Face hub, "
-            "endpoint:MODEL (with --endpoint), or 'command:PROGRAM ARGUMENTS' with {instruction} as a placeholder.",
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--policies", help="A TOML file with policies (see docs/policies.md).")
-    ] = None,
-    predictions: Annotated[
-        list[Path] | None,
-        typer.Option(help="A file of patches in the format of SWE-bench (JSON or JSONL). Repeat for more."),
-    ] = None,
-    checkpoints: Annotated[
-        list[Path] | None, typer.Option(help="A folder of checkpoints NAME-STEP of one training. Repeat for more.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the policy, if there is only one.")] = None,
-    role: Annotated[
-        AsRole | None,
-        typer.Option(help="Role of the policies in comparisons. Default: candidate (no-op and reference: scripted)."),
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Name of the policy with which the candidates are compared.")
-    ] = None,
-    control: Annotated[
-        list[str] | None, typer.Option(help="Name of a control: an alternative explanation of a gain. Repeat for more.")
-    ] = None,
+    out: RunFolder,
+    policies: PolicyWords = None,
+    file: PolicyFile = None,
+    predictions: PredictionFiles = None,
+    checkpoints: CheckpointFolders = None,
+    name: OnlyName = None,
+    role: PolicyRole = None,
+    baseline: BaselineName = None,
+    control: ControlNames = None,
     tasks: TaskSource = None,
     split: Split = None,
     limit: Limit = None,
-    temperature: Annotated[
-        list[float] | None,
-        typer.Option(min=0.0, max=100.0, help="Sampling temperature. Repeat for a sweep. Default: 0 (greedy)."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=MOST, help="Attempts per task and temperature (greedy: one).")] = 4,
-    samples_elsewhere: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST,
-            help="Attempts per task at all temperatures except the best of a policy. Default: --samples.",
-        ),
-    ] = None,
-    validation: Annotated[
-        str | None,
-        typer.Option(
-            help="Tasks that select the best temperature of each policy in a sweep: a task file, a split of the "
-            "ready-made tasks, or none. Default: the split validation for ready-made tasks, none for others."
-        ),
-    ] = None,
-    validation_limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of validation tasks, drawn by --seed.")
-    ] = None,
-    validation_samples: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Attempts per validation task and temperature.")
-    ] = 2,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling and of --limit.")] = 0,
-    endpoint: Annotated[
-        str, typer.Option(help="Base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.")
-    ] = "",
-    key_env: Annotated[
-        str | None, typer.Option(help="Environment variable with the API key. Default: OPENAI_API_KEY.")
-    ] = None,
-    api: Annotated[
-        Api,
-        typer.Option(help="API of the endpoint. chat: for any task. completions: the short prompt of local models."),
-    ] = "chat",
-    requests: Annotated[
-        int, typer.Option(min=1, max=MOST_WORKERS, help="Number of parallel requests to the endpoint.")
-    ] = 8,
-    answer_limit: Annotated[
-        float, typer.Option(min=0.1, max=LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
-    ] = 300.0,
-    turns: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST,
-            help="Models work as agents that read, edit and test, with at most this number of actions. Default: as "
-            "their checkpoint says, else they answer once.",
-        ),
-    ] = None,
-    test_runs: Annotated[int, typer.Option(min=0, max=MOST, help="With --turns: test runs of an agent, at most.")] = 10,
+    temperature: Temperatures = None,
+    samples: Samples = 4,
+    samples_elsewhere: SamplesElsewhere = None,
+    validation: ValidationSource = None,
+    validation_limit: ValidationLimit = None,
+    validation_samples: ValidationSamples = 2,
+    seed: EvaluationSeed = 0,
+    endpoint: EndpointURL = "",
+    key_env: KeyVariable = None,
+    api: ApiName = "chat",
+    requests: ParallelRequests = 8,
+    answer_limit: AnswerLimit = 300.0,
+    turns: AgentTurns = None,
+    test_runs: AgentTestRuns = 10,
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,
     reward_model: RewardModelFolder = None,
     assured: AssuranceOption = None,
-    steps: Annotated[
-        bool,
-        typer.Option(
-            "--steps",
-            help="Run the whole suite after each change of an agent too, for the report. Each distinct tree costs as "
-            "much as an attempt; `regrade report --steps` does it afterwards.",
-        ),
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
+    steps: MeasureSteps = False,
+    json: JsonLines = False,
 ) -> None:
     """Run policies on tasks and record every attempt.
 
@@ -164,45 +178,39 @@ def evaluate(
     from regrade.evaluators.evaluation.sweeps import Sweep
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policy_files import EndpointRow
-    from regrade.rewards.assurance import BY_DEFAULT, at_level
-    from regrade.rewards.loading import load_reward
 
-    with stdout_to_stderr():
-        plain = load_reward(reward)
-    loaded_reward = at_level(plain, assured)
-    if loaded_reward is not plain:  # rows of another level are not reused
-        loaded_reward = loaded_reward.named(f"{plain.name}, assured {assured or BY_DEFAULT}")
+    loaded_reward, level = _reward_at(reward, assured)
     chosen = choose_tasks(tasks, split or ("held_out" if is_ready_made(tasks) else None), limit, seed, sandbox)
-    endpoint_row = EndpointRow(
-        endpoint=endpoint,
-        model="",
-        api=api,
-        key=key_env,
-        at_a_time=requests,
-        seconds=answer_limit,
-        turns=turns,
+    server = EndpointRow(
+        endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit, turns=turns,
         test_runs=test_runs,
-    )
+    )  # fmt: skip
     policy_options = PolicyOptions(
-        words=policies or (),
-        file=file,
-        predictions=predictions or (),
-        checkpoints=checkpoints or (),
-        endpoint=endpoint_row,
-        name=name,
-        role=role,
-        baseline=baseline,
-        controls=control or (),
-    )
+        words=policies or (), file=file, predictions=predictions or (), checkpoints=checkpoints or (), endpoint=server,
+        name=name, role=role, baseline=baseline, controls=control or (),
+    )  # fmt: skip
     contest = entrants(policy_options, chosen)
     sweep = Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed, sandbox)
-    level = (assured or BY_DEFAULT) if loaded_reward is not plain else ""
     judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed, level, steps)
     with Run.started(out) as run:
         rows_of, failures = _enter_all(run, contest, sweep, validation_tasks, chosen, judge_options)
     _print_results(run, rows_of, json)
     _raise_failures(rows_of, failures)
+
+
+def _reward_at(name: str, assured: str | None) -> tuple[Reward, str]:
+    """The reward of an assurance level, and the level; empty: it requires none."""
+    from regrade.rewards.assurance import BY_DEFAULT, at_level
+    from regrade.rewards.loading import load_reward
+
+    with stdout_to_stderr():
+        plain = load_reward(name)
+    reward = at_level(plain, assured)
+    if reward is plain:
+        return plain, ""
+    level = assured or BY_DEFAULT
+    return reward.named(f"{plain.name}, assured {level}"), level  # rows of another level are not reused
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from regrade.datasets.errors import UserError
+
+
+def check_training_libraries(purpose: str) -> None:
+    """Look for the libraries of training, without the seconds of their import. Raises UserError if one is missing."""
+    with training_libraries(purpose):
+        for library in ("torch", "transformers", "trl"):
+            if importlib.util.find_spec(library) is None:
+                raise ModuleNotFoundError(name=library)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from regrade.cli import (
 )
 from regrade.cli.console import one_line, shown_activity
 from regrade.cli.memory import restart_with_large_pages
+from regrade.policy_training.policies.threads import wait_passively
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -148,6 +149,7 @@ def main() -> None:
     """The console script. SIGTERM has the effect of Ctrl-C: all sandboxes are closed before the exit."""
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     if command in MODEL_COMMANDS and not {"-h", "--help"} & set(sys.argv):
+        wait_passively()
         restart_with_large_pages()
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _warn

@@ -72,6 +72,15 @@ PythonPath = Annotated[
     list[str] | None,
     typer.Option(help="Folder of the repository at the start of sys.path, instead of the detected ones. Repeat."),
 ]
+EndpointURL = Annotated[
+    str, typer.Option(help="Base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.")
+]
+KeyVariable = Annotated[
+    str | None, typer.Option(help="Environment variable with the API key. Default: OPENAI_API_KEY.")
+]
+AnswerLimit = Annotated[
+    float, typer.Option(min=0.1, max=LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
+]
 RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for your own reward.")]
 SandboxName = Annotated[
     str,

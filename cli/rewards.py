@@ -11,6 +11,7 @@ from regrade.cli.console import print_json, progress, stdout, stdout_to_stderr
 
 if TYPE_CHECKING:
     from regrade.evaluators.analysis.reward_audit import Audit
+    from regrade.evaluators.analysis.training_audit import TrainingAudit
 
 app = typer.Typer(help="List rewards, check one, or audit those of a run.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -79,17 +80,65 @@ def audit(
 ) -> None:
     """Audit the rewards of a run.
 
-    Reports the share of each reward part in the variance between attempts at the same task. This share, not the weight,
-    is the signal for a group-relative trainer: `share` without division by the standard deviation of the group (Dr.
-    GRPO, `scale_rewards="none"`), `scaled` with it (GRPO as published, TRL's default).
+    Of a training: for each component of the reward, its mean in the first and the last quarter of the steps, its spread
+    within groups, its share of the variance there, in which share of the groups it decides (more than half of the
+    variance is its), its correlation with clean fixes and with breakage, and findings in words.
+
+    Of evaluation rows: the share of each reward part in the variance between attempts at the same task. This share, not
+    the weight, is the signal for a group-relative trainer: `share` without division by the standard deviation of the
+    group (Dr. GRPO, `scale_rewards="none"`), `scaled` with it (GRPO as published, TRL's default).
     """
     from regrade.evaluators.analysis import reward_audit as audits
+    from regrade.evaluators.analysis.training_audit import audit_training
+    from regrade.evaluators.storage.run import Run
 
-    audited = audits.audit(audits.read_rows(run))
+    trained = audit_training(Run.open(run)) if (run / "manifest.json").exists() else []
+    rows = [] if trained and not any((run / "evaluations").glob("*.jsonl")) else audits.read_rows(run)
+    audited = audits.audit(rows) if rows else None
     if json:
-        print_json(audited.to_json())
-    else:
+        record = {} if audited is None else audited.to_json()
+        print_json(record | ({"training": [each.to_json() for each in trained]} if trained else {}))
+        return
+    for each in trained:
+        _print_training(each)
+    if trained:
+        stdout().print(TRAINING_COLUMNS, style="dim")
+    if audited is not None:
         _print(audited)
+
+
+TRAINING_COLUMNS = (
+    "first, last: mean of the first and the last quarter of the steps; spread: standard deviation within groups; "
+    "share: of the variance within groups of what is paid; decides: groups of which it has more than half; then the "
+    "correlation within groups with clean fixes and with breakage, and the attempts that are paid it without a clean "
+    "fix. A gate has what all attempts behind it have in common."
+)
+
+
+def _print_training(audited: TrainingAudit) -> None:
+    from rich.table import Table
+
+    console = stdout()
+    console.print(
+        f"training {audited.phase}: {audited.steps:,} logged steps; {audited.groups:,} groups of compared attempts, "
+        f"{audited.different_groups:,} with different rewards"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("component", overflow="fold")
+    for column in ("first", "last", "spread", "share", "decides", "with fix", "with breakage", "paid unfixed"):
+        table.add_column(column, justify="right")
+    for part in audited.components:
+        means = [_number(value, ".3f") for value in (part.first, part.last, part.std_within)]
+        shares = [_number(value, ".0%") for value in (part.share, part.decides)]
+        correlations = [_number(value, "+.2f") for value in (part.with_resolved, part.with_breakage)]
+        table.add_row(part.name, *means, *shares, *correlations, _number(part.paid_unresolved, ".0%"))
+    console.print(table)
+    for finding in audited.findings:
+        console.print(f"finding: {finding}", style="yellow", markup=False)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _print(audited: Audit) -> None:

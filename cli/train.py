@@ -11,7 +11,7 @@ import typer
 
 from regrade.cli.console import progress, stderr
 from regrade.cli.evaluate import TaskSource
-from regrade.cli.extras import training_libraries
+from regrade.cli.extras import check_training_libraries, training_libraries
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
@@ -39,6 +39,7 @@ Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "reinforce", "ppo
 Credit = Literal["trajectory", "step"]
 Shaping = Literal["none", "seen", "measured"]
 Generation = Literal["shared", "trl", "vllm"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command with an algorithm. All other defaults are those of the settings."""
@@ -137,6 +138,21 @@ def train(
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
     ] = None,
+    resume_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Optimizer steps between the states from which the same command goes on after a kill. Default: a "
+            "state every five minutes.",
+        ),
+    ] = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option(
+            help="Tracker that gets the steps too, not for reward-model. wandb is offline, unless WANDB_MODE."
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices. Default: 0.")
     ] = None,
@@ -153,8 +169,8 @@ def train(
     episodes, whose patches at the end are executed.
 
     Needs --steps, --minutes or both, if no recipe has them; training stops at the first limit. Prints the folder of the
-    checkpoint. `regrade evaluate --checkpoints` evaluates the checkpoints of --save-every. docs/recipes.md lists the
-    keys of a recipe.
+    checkpoint. The same command goes on with a training that was killed, and does nothing when it is finished. `regrade
+    evaluate --checkpoints` evaluates the checkpoints of --save-every. docs/recipes.md lists the keys of a recipe.
     """
     if split == "held_out":
         raise UserError(
@@ -188,6 +204,7 @@ def train(
     credit: Credit | None = None if shaping is None else "trajectory" if shaping == "none" else "step"
     settings = overridden(recipe.settings, learning_rate, samples, temperature, generation, credit)
     recipe = replace(recipe, settings=settings, agent=_agent(recipe.agent, limits))
+    check_training_libraries("`regrade train`")
     source = recipe.tasks or "builtin"
     split = recipe.split
     if split is None and is_ready_made(Path(source)):
@@ -198,9 +215,10 @@ def train(
     with training_libraries("`regrade train`"):  # they take seconds to import
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
+        from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
 
-    plan = TrainingPlan.of(recipe)
+    plan = replace(TrainingPlan.of(recipe), resume=ResumePoints(resume_every), track=() if track is None else (track,))
     if plan.step_rewards is not None and plan.agent is None:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     chosen = measured(loaded, sandbox)
@@ -258,7 +276,9 @@ def _agent(base: AgentFormat | None, limits: EpisodeLimits | None) -> AgentForma
         return base
     if base is None:
         return AgentFormat(limits)
-    return replace(base, limits=replace(base.limits, turns=limits.turns, test_runs=limits.test_runs))
+    changed = replace(base.limits, turns=limits.turns, test_runs=limits.test_runs)
+    is_default = base == AgentFormat(base.limits, base.max_action_tokens)  # tokens that follow from the turns
+    return replace(base, limits=changed, max_tokens=0 if is_default else base.max_tokens)
 
 
 def _check_agent_options(algorithm: Algorithm, generation: Generation, shaping: Shaping, *, pays_steps: bool) -> None:

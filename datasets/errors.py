@@ -13,6 +13,8 @@ never leaves its module. Any other exception is a defect of the program.
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
                 UserError
+            RunBusyError (datasets/errors.py): another process writes into a run; a study, which takes another
+                cell
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
                 cache of baselines, which runs the tests again without those options
         PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
@@ -66,6 +68,10 @@ class UserError(ValueError):
     The message states the problem, the place, the offending value and the remedy.
     The command-line program prints it as one line and exits with code 2.
     """
+
+
+class RunBusyError(UserError):
+    """Another process is writing into the run."""
 
 
 class PatchError(ValueError):

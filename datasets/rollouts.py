@@ -39,8 +39,9 @@ class Rollout:
     seconds: float = 0.0
     """Share of the wall time of generation."""
     lost: str = ""
-    """The reason for a missing answer that the policy did not cause (its endpoint died). The attempt is then unscored,
-    never 0, and the next run of the evaluation repeats it. Empty: there is an answer."""
+    """The reason, which the policy did not cause, why there is no answer, or none that counts (its endpoint died; the
+    tests that it asked for could not be run). The attempt is then unscored, never 0, and the next run of the evaluation
+    repeats it. Empty: there is an answer."""
     episode: Episode | None = None
     """The record of an agent's steps; None: the policy answered once."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
@@ -30,8 +32,9 @@ from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
-from regrade.policy_training.trainers.online import check_settings, rates, train_online
+from regrade.policy_training.trainers.online import check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
+from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
 from regrade.policy_training.trainers.settings import (
     Algorithm,
     ExpertIterationSettings,
@@ -42,6 +45,7 @@ from regrade.policy_training.trainers.settings import (
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
+from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,11 @@ class TrainingPlan:
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
+    resume: ResumePoints = field(default_factory=ResumePoints)
+    """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
+    step in which five minutes have passed since the last one."""
+    track: Sequence[Tracker] = ()
+    """Trackers that get the steps too (not a reward model's): `tensorboard`, `trackio`, `wandb`. Default: none."""
 
     @classmethod
     def of(cls, recipe: TrainingRecipe) -> TrainingPlan:
@@ -125,6 +134,8 @@ def train(
 ) -> Path:
     """Train a model and save it; the training log and the manifest are in `out`.
 
+    If the folder holds this training, unfinished, it goes on from its last state; finished, nothing is done.
+
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
     answers of its own, `reward-model` from executed attempts).
 
@@ -133,8 +144,9 @@ def train(
         ALGORITHM-STEP.
 
     Raises:
-        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, or the reward cannot
-            teach: a probe is missing, or it is the same or unscored on all generated evidence, or raises.
+        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, the folder holds a
+            training with other settings, or the reward cannot teach: a probe is missing, or it is the same or unscored
+            on all generated evidence, or raises.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
@@ -150,6 +162,7 @@ def train(
         )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
+    check_trackers(plan.track)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
@@ -160,7 +173,12 @@ def train(
         check_teaches(plan.reward)
     run = Run(out)
     with run.writing():
-        return _train_into(run, plan, lessons, tasks, scorer, progress)
+        run.configure(_configuration(plan, tasks))
+        checkpoint = run.checkpoint(plan.algorithm)
+        if not (run.finished(plan.algorithm) and checkpoint.exists()):
+            _train_into(run, plan, lessons, tasks, scorer, progress)
+        remove_states(run.folder / "trainer")
+        return checkpoint
 
 
 Progress = Callable[[int, int], None]
@@ -187,14 +205,38 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
     demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
 
     def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
-        began = time.monotonic()
+        began, path = time.monotonic(), run.folder / "demonstrations.jsonl"
+        if run.finished("demonstrations"):
+            return write_demonstrations(demonstrator, path, progress).transcripts
         with run.phase("demonstrations"):
-            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl", progress)
+            made = write_demonstrations(demonstrator, path, progress)
+            run.rewind("demonstrations")
             counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
             run.log("demonstrations", 1, time.monotonic() - began, **counts)
         return made.transcripts
 
     return execute
+
+
+def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
+    """All that the result depends on, for the manifest; a training goes on only with the same."""
+    learned = [(task.id, task.instruction, task.digest, task.reference and task.reference.digest) for task in tasks]
+    file = plan.demonstrations
+    return {
+        "algorithm": plan.algorithm,
+        "settings": asdict(plan.settings),
+        "model": plan.model,
+        "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
+        "budget": asdict(plan.budget),
+        "seed": plan.seed,
+        "demonstrations": None if file is None else str(file),
+        "demonstrations_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
+        "agent": None if plan.agent is None else asdict(plan.agent),
+        "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
+        "save_every": plan.save_every,
+        "tasks": len(tasks),
+        "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
+    }
 
 
 def _train_into(
@@ -204,30 +246,17 @@ def _train_into(
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
-) -> Path:
-    configuration = {
-        "algorithm": plan.algorithm,
-        "settings": asdict(plan.settings),
-        "model": plan.model,
-        "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
-        "budget": asdict(plan.budget),
-        "seed": plan.seed,
-        "demonstrations": None if plan.demonstrations is None else str(plan.demonstrations),
-        "agent": None if plan.agent is None else asdict(plan.agent),
-        "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
-        "save_every": plan.save_every,
-        "tasks": len(tasks),
-    }
-    run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
+) -> None:
+    run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
     examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
-    checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
+        run.rewind(plan.algorithm, last_step(run.folder / "trainer"))
         log = _log(run, plan, language_model, progress)
-        _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
+        with tracked(plan.track, run.folder):
+            _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
         if plan.algorithm != "reward-model":
-            language_model.save(checkpoint, plan.files)
-    return checkpoint
+            language_model.save(run.checkpoint(plan.algorithm), plan.files)
 
 
 def _run_trainer(
@@ -240,15 +269,29 @@ def _run_trainer(
     log: StepLog,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
+    resume, track = plan.resume, plan.track
     match plan.settings:
         case SFTSettings() as settings:
-            train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log)
+            train_sft(
+                model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, resume=resume, track=track
+            )
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            done = loop.round(
+                model,
+                tasks,
+                scorer,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                log=log,
+                resume=resume,
+                track=track,
+            )
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
-            run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
+            run.log("expert-iteration", 1, seconds, **done.figures, **waited)
         case OnlineSettings() as settings:
             train_online(
                 model,
@@ -262,6 +305,8 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                resume=resume,
+                track=track,
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -276,6 +321,8 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                resume=resume,
+                track=track,
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
@@ -301,14 +348,13 @@ def _train_reward_model(
         seed=plan.seed,
         log=log,
     )
+    run.rewind("reward-model-test")
     run.log("reward-model-test", 1, 0.0, **figures)
 
 
 def _log(
     run: Run, plan: TrainingPlan, language_model: LanguageModel, progress: Callable[[int, int], None] | None
 ) -> StepLog:
-    began = time.monotonic()
-
     def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
         run.log(plan.algorithm, step, seconds, **numbers)
         if plan.save_every and step and step % plan.save_every == 0:
@@ -318,6 +364,6 @@ def _log(
         if plan.budget.steps is not None:
             progress(step, max(step, plan.budget.steps))
         elif plan.budget.seconds is not None:
-            progress(round(time.monotonic() - began), round(plan.budget.seconds))
+            progress(round(seconds), round(plan.budget.seconds))
 
     return log

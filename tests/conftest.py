@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ from regrade.evaluators.execution import environments
 from regrade.evaluators.sandboxes.interpreters import plain_path
 
 HERE = Path(__file__).resolve().parent
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each of the processes side by side has about one core. Read when torch is imported, also by the commands that
+    # tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 settings.load_profile("untimed")

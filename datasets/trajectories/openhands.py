@@ -35,7 +35,7 @@ PLUMBING = frozenset(
         "wait_for_response", "translated_ipython_code", "final_thought", "outputs", "task_completed", "file_urls",
     }
 )  # fmt: skip
-"""Arguments that are no choice of the agent, and its thoughts."""
+"""Arguments that are no choice of the agent, and its thoughts, in records that lack the model's own call."""
 OBSERVATIONS = ("ObservationEvent", "AgentErrorEvent", "UserRejectObservation")
 
 
@@ -142,8 +142,9 @@ def _shown(event: Mapping[str, Any]) -> str:
 def _step(event: Mapping[str, Any]) -> Step | None:
     """The step of an action of the agent; None for other events."""
     if event.get("kind") == "ActionEvent":
-        arguments = mapping(event.get("action")) or arguments_of(mapping(event.get("tool_call")).get("arguments"))
-        return foreign_step(str(event.get("tool_name") or "tool"), _own(arguments), text_of(event.get("thought")))
+        called = arguments_of(mapping(event.get("tool_call")).get("arguments"))
+        name, own = str(event.get("tool_name") or "tool"), called or _own(mapping(event.get("action")))
+        return foreign_step(name, own, text_of(event.get("thought")))
     action, arguments = event.get("action"), mapping(event.get("args"))
     if "kind" in event or not isinstance(action, str) or action in SILENT or event.get("source", "agent") != "agent":
         return None
@@ -151,7 +152,17 @@ def _step(event: Mapping[str, Any]) -> Step | None:
     if action == "message":
         return foreign_step("", {}, text_of(arguments.get("content")) or text_of(event.get("message")))
     name = mapping(event.get("tool_call_metadata")).get("function_name")
-    return foreign_step(name if isinstance(name, str) and name else action, _own(arguments), thought)
+    return foreign_step(name if isinstance(name, str) and name else action, _called(event) or _own(arguments), thought)
+
+
+def _called(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in the model's own call, where the record has its response."""
+    metadata = mapping(event.get("tool_call_metadata"))
+    for choice in objects(mapping(metadata.get("model_response")).get("choices")):
+        for call in objects(mapping(choice.get("message")).get("tool_calls")):
+            if call.get("id") == metadata.get("tool_call_id"):
+                return arguments_of(mapping(call.get("function")).get("arguments"))
+    return {}
 
 
 def _own(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Rows without a complete test run:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,7 +99,8 @@ def evaluate(
         fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_scored(recorded_rows.get(key))]
         scored = _score(fresh, scorer, reward, needs, evidence_file, effects)
         if out:  # before the rows: the episode of a row must not be missing
-            _write_episodes(out, zip(scored, (rollout.episode for rollout, _ in fresh), strict=True))
+            episodes = (None if rollout.lost else rollout.episode for rollout, _ in fresh)
+            _write_episodes(out, zip(scored, episodes, strict=True))
         if out and scored:
             journal.append(out, scored)
         recorded_rows.update((_key(row), row) for row in scored)
@@ -186,7 +188,8 @@ def _score(
 def _lost_row(
     rollout: Rollout, task: Task, needs: Collection[type], reward: Reward, effects: SideEffects
 ) -> dict[str, Any]:
-    """The row of an attempt without an answer: its outcome is unknown."""
+    """The row of an attempt without an answer that counts: its outcome is unknown."""
+    rollout = replace(rollout, patch=Patch(""), episode=None)
     nothing = EvidenceSet({}, dict.fromkeys(needs, rollout.lost))
     row = _row(rollout, task, nothing, reward.evaluate(nothing), reward.name, effects)
     unscored: dict[str, Any] = {"status": "unscored", "cause": rollout.lost, "reward": None, "parts": []}

@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import RunBusyError, UserError
 from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import is_text, parse_json, read_text
 from regrade.datasets.tasks import Task
@@ -53,6 +53,9 @@ ADVICE = "restore it or start the run in a new folder"
 
 HEARTBEAT_SECONDS = 5.0
 """The most of a phase's wall time that a `kill -9` loses."""
+
+RECORDED_LATER = ("comparison", "continued_with")
+"""Parts of a configuration that a run does not begin with."""
 
 RECORDED_PACKAGES = ("regrade", "numpy", "pandas", "pytest", "scipy", "statsmodels", "torch", "transformers", "trl")
 
@@ -182,19 +185,22 @@ class Run:
         return cls(folder)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, *, wait: bool = False) -> Iterator[None]:
         """Lock the run against other writing processes: each would miss the rows that the other writes.
 
+        Args:
+            wait: for a process that holds the lock.
+
         Raises:
-            UserError: another process holds the lock. (A killed process releases it.)
+            RunBusyError: another process holds the lock. (A killed process releases it.)
         """
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             with suppress(OSError):  # a file system without locks
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 except BlockingIOError as error:
-                    raise UserError(
+                    raise RunBusyError(
                         f"another process is writing into {self.folder}: wait for it, or give another folder"
                     ) from error
             yield
@@ -332,6 +338,35 @@ class Run:
         row = {"phase": phase, "step": step, "seconds": seconds, **finite_values(numbers)}
         journal.append(self.training_log(phase), [row])
 
+    def rewind(self, phase: str, step: int = 0) -> None:
+        """Remove from a phase's training log what follows `step`: a training goes on from there, and logs it again."""
+        path, kept, last = self.training_log(phase), [], 0
+        if not path.exists():
+            return
+        for row in _typed(journal.read(path), _TrainingStep, path):
+            if not last <= row.get("step", 0) <= step:
+                break
+            last = row.get("step", 0)
+            kept.append(json.dumps(row) + "\n")
+        journal.write_atomically(path, "".join(kept))
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Record the configuration of a run that is begun, or goes on.
+
+        Raises:
+            UserError: the run was begun with another one.
+        """
+        plain = json.loads(json.dumps(configuration))
+        stored = {key: value for key, value in self.manifest.configuration.items() if key not in RECORDED_LATER}
+        changed = list(_differences("", stored, plain)) if stored else []
+        if changed:
+            more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise UserError(
+                f"{self.folder} holds a run with other settings: {', '.join(changed[:3])}{more}; give another folder, "
+                "or the settings of this run to go on with it"
+            )
+        self.update(configuration=plain)
+
     def training(self) -> dict[str, list[dict[str, Any]]]:
         """Phase -> its steps in order. Of a step repeated after a restart the last line counts."""
         phases: dict[str, dict[int, dict[str, Any]]] = {}
@@ -379,6 +414,15 @@ def _description(task: Task) -> dict[str, Any]:
         "shown": None if task.shown.tests is None else list(task.shown.tests),
         "digest": task.digest,
     }
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Each part of a setting that differs, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*before, *now)):
+            yield from _differences(f"{name}.{key}".lstrip("."), before.get(key), now.get(key))
+    elif before != now:
+        yield f"{name} was {json.dumps(before)} and is now {json.dumps(now)}"
 
 
 def _remove(folder: Path, present: Collection[Path], absent: Sequence[Path]) -> None:

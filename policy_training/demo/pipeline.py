@@ -16,6 +16,7 @@ Every phase stores its result, and a killed run resumes in the phase in which it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 from regrade.policy_training.policies.transcripts import Transcript
-from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.reward_models.reward_model import NoPreferencesError, train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
@@ -58,7 +59,7 @@ def run_demo(
             settings.
     """
     run = Run(out)
-    check_same(run, settings=settings, seed=seed, model=model)
+    run.configure({"settings": asdict(settings), "seed": seed, "model": model})
     run.update(seeds={"run": seed}, model=model)
     with run.writing(), Scorer(sandbox=sandbox) as scorer:
         demo = Demo(run, settings, seed, stage, model, scorer)

@@ -27,9 +27,12 @@ from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
+from regrade.policy_training.policies.threads import on_free_cores
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
 
 EPISODES_AT_A_TIME = 96
+TOKENS_OF_A_TURN = 100
+"""For which an episode has room by default. An action of one line has some 15, and what it shows at most some 150."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ class AgentFormat:
     """Of an episode. Default: one turn, as a policy that answers once."""
     max_action_tokens: int = MAX_ANSWER_TOKENS
     """Of an action. Default: 40."""
-    max_tokens: int = 600
-    """Of an episode after its prompt, actions and observations together. Default: 600."""
+    max_tokens: int = 0
+    """Of an episode after its prompt, actions and observations together. Default: 0: 100 for each turn."""
 
     def __post_init__(self) -> None:
+        if self.max_tokens == 0:
+            object.__setattr__(self, "max_tokens", max(self.max_action_tokens, TOKENS_OF_A_TURN * self.limits.turns))
         if not 1 <= self.max_action_tokens <= self.max_tokens:
             raise UserError(
                 f"AgentFormat: max_action_tokens is {self.max_action_tokens!r} and max_tokens {self.max_tokens!r}; "
@@ -117,24 +122,27 @@ class AgentPolicy:
         ended: Counter[int] = Counter()
         began = time.perf_counter()
         try:
-            for index, tokens in run_dialogues(
-                to_sample_from(model),
-                dialogues,
-                stop_ids=self.language_model.stop_ids,
-                max_action_tokens=self.format.max_action_tokens,
-                max_tokens=self.format.max_tokens,
-                seed=seed,
-                rows=self.rows,
-                group=len(numbered),
-                times=self.times,
-            ):
-                place, number = divmod(index, len(numbered))
-                rollout = dialogues[index].rollout(self.name, numbered[number][1], seed, time.perf_counter() - began)
-                yield AgentSample(rollout, tokens)
-                ended[place] += 1
-                if self.progress is not None and ended[place] == len(numbered):
-                    self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
-                began = time.perf_counter()  # the time that the caller spends is not generation
+            with on_free_cores():
+                for index, tokens in run_dialogues(
+                    to_sample_from(model),
+                    dialogues,
+                    stop_ids=self.language_model.stop_ids,
+                    max_action_tokens=self.format.max_action_tokens,
+                    max_tokens=self.format.max_tokens,
+                    seed=seed,
+                    rows=self.rows,
+                    group=len(numbered),
+                    times=self.times,
+                ):
+                    place, number = divmod(index, len(numbered))
+                    rollout = dialogues[index].rollout(
+                        self.name, numbered[number][1], seed, time.perf_counter() - began
+                    )
+                    yield AgentSample(rollout, tokens)
+                    ended[place] += 1
+                    if self.progress is not None and ended[place] == len(numbered):
+                        self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
+                    began = time.perf_counter()  # the time that the caller spends is not generation
         finally:
             model.train(was_training)
 
@@ -214,5 +222,6 @@ class AgentDialogue:
             well_formed=is_well_formed,
             tokens=episode.tokens,
             seconds=seconds,
+            lost=self.episode.environment.session.lost,
             episode=episode,
         )

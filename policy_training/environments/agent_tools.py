@@ -63,8 +63,8 @@ class EpisodeLimits:
     seconds: float = 1800.0
     """Wall time since `reset`. Default: 1,800."""
     repeats: int = 3
-    """Equal actions on an equal tree that the tools refuse, after which the episode ends: they would be refused for
-    ever. Answers without an action are equal. Default: 3."""
+    """Equal refusals of an equal action on an equal tree, in a row or not, after which the episode ends: they would go
+    on for ever. Answers in which no action can be read are equal actions. Default: 3."""
 
     def __post_init__(self) -> None:
         for name in ("turns", "seconds", "tokens", "repeats"):
@@ -89,10 +89,14 @@ class RunningEpisode:
         self.tokens = 0
         """Generated so far; the driver counts."""
         self.end: EpisodeEnd | None = None
+        self.lost = ""
+        """Why tests that the agent asked for could not be run, through no fault of it: what it did without them is no
+        measure of it. Empty: all could be run."""
         self._patches = {self.tree.patch.digest: self.tree.patch}
         self._began = time.monotonic()
         self._test_runs = 0
         self._refused: Counter[str] = Counter()
+        """Action, digest of the tree and observation -> refusals."""
         self._seen: dict[str, SeenTests] = {}
         """Digest of a tree -> its last test run."""
         self._last_tests: SeenTests | None = None
@@ -120,7 +124,7 @@ class RunningEpisode:
         )
         self.steps.append(step)
         if is_mistake:
-            self._refused[f"{tool} {step.arguments} {patch.digest}"] += 1
+            self._refused[f"{tool} {step.arguments} {patch.digest} {step.observation}"] += 1
         self.is_over()
         return step.observation
 
@@ -152,8 +156,9 @@ class RunningEpisode:
             raise ToolMistakeError("this task shows no test that can be run")
         if self._test_runs >= self.limits.test_runs:
             raise ToolMistakeError(f"all {counted(self.limits.test_runs, 'test run')} of the budget are used")
-        self._last_tests, text = self.tests.run(chosen, self.tree.patch, self.scorer)
+        self._last_tests, text, problem = self.tests.run(chosen, self.tree.patch, self.scorer)
         if self._last_tests is None:
+            self.lost = f"the tests that the agent asked for could not be run: {problem}"
             return text
         self._seen[self.tree.patch.digest] = self._last_tests
         self._test_runs += 1

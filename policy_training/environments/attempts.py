@@ -38,6 +38,8 @@ class Attempt:
     """Does its patch leave the tree as it is?"""
     breakdown: Breakdown | None = None
     """The verdict of the reward; None if the attempt was not executed."""
+    cause: str = ""
+    """What is paid a value of its own, one of `TrainingReward.prices`; empty: the reward is paid."""
 
     @property
     def broke(self) -> bool:
@@ -100,13 +102,15 @@ def judge(
     """Execute the patches of rollouts and reward each; one attempt per rollout, in their order.
 
     Equal patches of a task are executed once, and those without a change or that do not compile never, if the training
-    reward has a value for them.
+    reward has a value for them. A lost attempt is unscored.
     """
     distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
     changes = {(task_id, digest): _changes(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
     found = [changes[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
     to_run = [
-        rollout.well_formed and not reward.has_own_value(is_empty=each.is_empty, compiles=each.compiles)
+        rollout.well_formed
+        and not rollout.lost
+        and not reward.has_own_value(is_empty=each.is_empty, compiles=each.compiles)
         for rollout, each in zip(rollouts, found, strict=True)
     ]
     jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
@@ -122,10 +126,12 @@ def judge(
 def _attempt(
     rollout: Rollout, change: _Changes, evidence: EvidenceSet, reward: TrainingReward, *, executed: bool
 ) -> Attempt:
+    if rollout.lost:
+        return Attempt(rollout, None, None, change.compiles, is_empty=change.is_empty)
     run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
     breakdown = reward.reward.evaluate(evidence) if executed else None
     tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
-    value = reward.value(
+    value, cause = reward.value_and_cause(
         breakdown,
         run,
         well_formed=rollout.well_formed,
@@ -133,7 +139,16 @@ def _attempt(
         compiles=change.compiles,
         tampered=bool(tampering) if integrity is not None or not executed else None,
     )
-    return Attempt(rollout, run, value, change.compiles, tampering, is_empty=change.is_empty, breakdown=breakdown)
+    return Attempt(
+        rollout,
+        run,
+        value,
+        change.compiles,
+        tampering,
+        is_empty=change.is_empty,
+        breakdown=breakdown,
+        cause=cause,
+    )
 
 
 @dataclass(frozen=True)

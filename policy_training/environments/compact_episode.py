@@ -4,8 +4,10 @@
     open shop/cart.py 10 40     read these lines
     find def total              search for a regular expression
     test                        run the tests that the task shows
-    undo                        take back the last change; an edit that failed its tests is not accepted again
+    undo                        take back the last change
     submit                      hand in
+
+An edit that would lead to a tree whose tests the agent saw fail is refused: small models repeat their failed edits.
 
 At first the function of the prompt is open, with the prompt's line numbers (`policies/single_turn_prompt.py`), so the
 answer of a policy that answers once is an episode of one action. After `open`, the numbers are those of the file.

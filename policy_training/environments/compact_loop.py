@@ -13,6 +13,7 @@ from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.dialogues import run_dialogues
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.precision import to_sample_from
 
 UNKNOWN_CONTEXT = 2048
 """Tokens of an episode, for a model that does not say how many it can read."""
@@ -65,7 +66,7 @@ def run_watched(watched: WatchedDialogue, seed: int = 0) -> None:
     dialogue = watched.dialogue
     list(
         run_dialogues(
-            dialogue.language_model.model,
+            to_sample_from(dialogue.language_model.model),
             [watched],
             stop_ids=dialogue.language_model.stop_ids,
             max_action_tokens=dialogue.format.max_action_tokens,

@@ -60,7 +60,8 @@ class ExpertEpisode(ABC, Generic[Action]):
         """An edit, after `reads`, that changes nothing; none if that cannot be expressed.
 
         Args:
-            on_the_right_line: does it write a line that the patch changes, or another one of the function?
+            on_the_right_line: does it write a line that the patch changes, or another one of the function? (A format
+                whose edits are texts always writes the former.)
         """
 
     @abstractmethod
@@ -121,14 +122,14 @@ class CompactExpert(ExpertEpisode[str]):
         changed = self._lines(patch)
         if not changed or changed[0][0] != self._open:
             return []
-        texts = self.task.base.read(self._open).split("\n")
+        texts = [text.strip() for text in self.task.base.read(self._open).split("\n")]
         right = [line for path, line, _ in changed if path == self._open and (not self._shown or line in self._shown)]
-        other = [line for line in self._shown if line not in right and texts[line - 1].strip()]
-        lines = right if on_the_right_line or not other else other
+        other = [line for line in self._shown if line not in right and texts[line - 1]]
+        lines = [line for line in (right if on_the_right_line or not other else other) if texts[line - 1]]
         if not lines:
             return []
         line = draw.choice(lines)
-        return [f"{self._shown.get(line, line)} {texts[line - 1].strip()}"]
+        return [f"{self._shown.get(line, line)} {texts[line - 1]}"]
 
     def changes(self, action: str) -> bool:
         return action[0].isdigit()

@@ -2,11 +2,12 @@
 
     right edit, test, submit
     wrong edit, test (red), undo, right edit, test (green), submit
-    edit that changes nothing (refused), right edit, test, submit
+    edit that changes nothing, perhaps undo (both refused), right edit, test, submit
 
 Every action is executed in the environment, so every observation is real, and the full suite must find the final patch
 clean. Wrong edits come from a policy's own failed attempts, or are mutations of the function with the bug. A wrong edit
-whose tests pass is no mistake that an agent could notice, so another is drawn. The wrong edit itself isn't learned.
+whose tests pass is no mistake that an agent could notice, so another is drawn. Neither wrong edits nor what is refused
+are learned.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from regrade.rewards.evidence import End, Integrity, TestRun
 
 MOST_TRIES = 4
 """Wrong edits that are tried for each mistake, until the tests are red."""
-TURNS_WITH_REFUSAL = 5
-"""Of the shortest trace with a refusal: a vain edit, a vain undo, the right edit, test, submit."""
+TURNS_WITH_REFUSAL = 4
+"""Of the shortest trace with a refusal: an edit that changes nothing, the right edit, test, submit."""
 LOOKS: tuple[Look, ...] = ("find", "open")
 VAIN_UNDO = 0.5
-"""Share of the refused edits after which the expert tries to take back what was never changed."""
+"""Share of the refused edits after which the expert tries to take back what was never changed, if there is room."""
 AT_A_TIME = 4
 """Episodes in flight: while the tests of one run, others go on."""
 
@@ -64,9 +65,9 @@ class DemonstrationSettings:
     look: float = 0.1
     """Share of the traces that search or open a file first, in [0, 1]. Default: 0.1."""
     with_refusal: int = 1
-    """Traces of a task that begin with an edit which the tools refuse, because it changes nothing; half of them then try
-    to take back what was never changed; >= 0. A small model often writes a line as it is: without such traces it does
-    not know how to go on. Default: 1."""
+    """Traces of a task that begin with an edit which the tools refuse, because it changes nothing; half of them then
+    try to take back what was never changed, which is refused as well; >= 0. A small model often writes a line as it is:
+    without such traces it does not know how to go on. Default: 1."""
 
     def __post_init__(self) -> None:
         for name in ("with_mistake", "with_refusal"):
@@ -85,7 +86,7 @@ class Demonstration:
 
     task_id: str
     trace: int
-    """Number among those of the task; 0: without a mistake."""
+    """Number among those of the task: the one without a mistake, then those with one, then those with a refusal."""
     episode: Episode
     learned: tuple[bool, ...]
     """Of each step: is its action to be learned?"""
@@ -154,7 +155,8 @@ class Demonstrator:
         return f"{self.recipe}-{_digest(task.digest, told, self._references[name].digest, failed)}"
 
     def wanted(self) -> list[tuple[str, int]]:
-        """(task, trace) of all traces, in order. Without room for a mistake, there are only those without one."""
+        """(task, trace) of all traces, in order. Those with a mistake, or with a refusal, are there if the limits have
+        room for them."""
         return [(name, trace) for name in self._tasks for trace in range(1 + self._with_mistake + self._with_refusal)]
 
     @property
@@ -195,10 +197,7 @@ class Demonstrator:
         if len(wrong) < mistakes:
             return NoDemonstration(name, trace, "no wrong edit was found that the shown tests notice")
         expert = self._begin(task)
-        vain = self._vain(expert, reference, draw) if is_refused else []
-        if is_refused and not vain:
-            return NoDemonstration(name, trace, "no edit was found that changes nothing")
-        script = self._script(expert, reference, wrong, look, vain)
+        script = self._script(expert, reference, wrong, look, draw if is_refused else None)
         why = script if isinstance(script, str) else _play(expert, script) or self._problem(task, expert.episode())
         if isinstance(script, str) or why:
             return NoDemonstration(name, trace, why)
@@ -216,23 +215,32 @@ class Demonstrator:
         candidates = wrong_edits(task, reference, self._failed.get(task.id, ()), self._settings.on_the_right_line, draw)
         for patch in islice(candidates, MOST_TRIES * count if shown.ids else 0):
             if expert.edits(patch) is not None:
-                seen, _ = shown.run(shown.ids, patch, self._scorer)  # the episode will find it in the cache
+                seen = shown.run(shown.ids, patch, self._scorer).seen  # the episode will find it in the cache
                 found += [patch] if seen is not None and not seen.is_green else []
             if len(found) == count:
                 break
         return found
 
-    def _vain(self, expert: ExpertEpisode[Any], reference: Patch, draw: random.Random) -> list[Any]:
-        """Actions that the tools refuse."""
-        vain = expert.repeats(reference, draw, draw.random() < self._settings.on_the_right_line)
-        return [*vain, *([expert.undo] if vain and draw.random() < VAIN_UNDO else [])]
-
     def _script(
-        self, expert: ExpertEpisode[Any], reference: Patch, wrong: Sequence[Patch], look: Look, vain: Sequence[Any]
+        self,
+        expert: ExpertEpisode[Any],
+        reference: Patch,
+        wrong: Sequence[Patch],
+        look: Look,
+        draw_refusal: random.Random | None,
     ) -> list[ScriptedAction] | str:
-        """The lines of an episode, or why there is none."""
+        """The lines of an episode, or why there is none.
+
+        Args:
+            draw_refusal: draws what the tools refuse first; None: nothing is.
+        """
         lines = [ScriptedAction(action) for action in expert.reads(reference, look)]
-        lines += [ScriptedAction(action, is_learned=False, is_refused=True) for action in vain]
+        vain: list[Any] = []
+        if draw_refusal is not None:
+            vain = expert.repeats(reference, draw_refusal, draw_refusal.random() < self._settings.on_the_right_line)
+            if not vain:
+                return "no edit can be expressed that changes nothing"
+            vain += [expert.undo] if draw_refusal.random() < VAIN_UNDO else []
         for patch in wrong:
             edits = expert.edits(patch)
             if edits is None:
@@ -243,11 +251,13 @@ class Demonstrator:
         right = expert.edits(reference)
         if right is None:
             return "the format cannot express the reference"
-        lines += [ScriptedAction(action) for action in right]
+        most = max(1, self._limits.turns - len(lines) - len(right) - 2)  # so that it can test and submit
+        refused = [ScriptedAction(action, is_learned=False, is_refused=True) for action in vain[:most]]
+        lines += [*refused, *(ScriptedAction(action) for action in right)]
         room = self._limits.turns - len(lines)
         if room >= 2 and self._limits.test_runs > len(wrong) and expert.environment.session.tests.ids:
             return [*lines, ScriptedAction(expert.test, is_green=True), ScriptedAction(expert.submit)]
-        if room < 0 or wrong or vain:
+        if room < 0 or wrong:
             return "the limits leave no room for it"
         return [*lines, *[ScriptedAction(expert.submit)][:room]]
 

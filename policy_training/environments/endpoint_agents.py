@@ -97,7 +97,7 @@ class _AgentSession:
             return self._rollout(trial, lost=f"the endpoint was not asked: {self._losses}")
         began = time.perf_counter()
         try:
-            episode, chat = await self._loop.run_in_executor(self._threads, self._play, trial)
+            episode, chat, problem = await self._loop.run_in_executor(self._threads, self._play, trial)
         except LostAttemptError as lost:
             self._losses.add(str(lost))
             if logger.isEnabledFor(logging.WARNING):
@@ -113,11 +113,12 @@ class _AgentSession:
             well_formed=any(step.tool for step in episode.steps),
             tokens=episode.tokens,
             seconds=time.perf_counter() - began,
+            lost=problem,
             episode=episode,
         )
 
-    def _play(self, trial: Trial) -> tuple[Episode, list[Message]]:
-        """One episode, in a thread."""
+    def _play(self, trial: Trial) -> tuple[Episode, list[Message], str]:
+        """One episode, in a thread, the chat, and why the episode does not count (see `RunningEpisode.lost`)."""
         environment = RepositoryEnvironment({trial.task.id: trial.task}, self._policy.scorer, self._policy.limits)
         seed = 1000 * self._seed + trial.sample
 
@@ -125,7 +126,8 @@ class _AgentSession:
             body = chat_request(self._policy.endpoint, messages, tools, trial.temperature, seed)
             return chat_answer(self._ask(body))
 
-        return run_chat_episode(environment, trial.task.id, complete)
+        episode, chat = run_chat_episode(environment, trial.task.id, complete)
+        return episode, chat, environment.session.lost
 
     def _ask(self, body: dict[str, Any]) -> ServerAnswer:
         """The server's answer, by the event loop of the session. Raises CancelledError once the session is closed."""

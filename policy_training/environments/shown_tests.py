@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from regrade.datasets.episodes import SeenTests
 from regrade.datasets.node_ids import file_of
@@ -22,6 +23,16 @@ MOST_FAILURES = 5
 """Failures with their messages in one observation."""
 LONGEST_MESSAGE = 1500
 """Characters of one failure's message."""
+
+
+class ShownRun(NamedTuple):
+    """A run of shown tests."""
+
+    seen: SeenTests | None
+    """What the agent sees of the outcomes; None: the tests could not be run, through no fault of the patch."""
+    observation: str
+    problem: str = ""
+    """Why they could not be run."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +93,8 @@ class ShownTests:
             )
         return tuple(test for test in self.ids if any(_names(name, test) for name in names))
 
-    def run(self, tests: Sequence[str], patch: Patch, scorer: EvidenceSource) -> tuple[SeenTests | None, str]:
-        """Run some of the shown tests on the patched tree.
-
-        Returns:
-            what the agent sees of the outcomes, None if they could not be run through no fault of the patch, and the
-            observation.
-        """
+    def run(self, tests: Sequence[str], patch: Patch, scorer: EvidenceSource) -> ShownRun:
+        """Run some of the shown tests on the patched tree."""
         wanted = frozenset(tests)
         failing = self.task.fail_to_pass + self.task.unnamed  # a run has no outcomes of unnamed tests
         task = replace(
@@ -102,8 +108,9 @@ class ShownTests:
         run = as_failure(task, evidence).records.get(TestRun)
         if not isinstance(run, TestRun):
             why = evidence.infrastructure.get(TestRun, "unknown reason")
-            return None, f"The tests could not be run, which is not your fault and costs no test run: {why}"
-        return _seen(run), _described(run)
+            text = f"The tests could not be run, which is not your fault and costs no test run: {why}"
+            return ShownRun(None, text, why)
+        return ShownRun(_seen(run), _described(run))
 
 
 def _names(name: str, test: str) -> bool:

@@ -19,6 +19,9 @@ from regrade.rewards.components import tests
 from regrade.rewards.evidence import End, TestRun
 from regrade.rewards.loading import load_named
 
+CAUSES = ("malformed", "no_op", "uncompilable", "tampering", "breakage")
+"""What can have a value of its own in the place of the reward's; the first one that applies counts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReward:
@@ -60,7 +63,7 @@ class TrainingReward:
             raise UserError(
                 f"TrainingReward: reward is {self.reward!r}, not a reward: decorate a function with @reward"
             )
-        of_causes = {name: getattr(self, name) for name in ("no_op", "uncompilable", "tampering", "breakage")}
+        of_causes = {name: getattr(self, name) for name in CAUSES[1:]}
         needed = {"scale": self.scale, "offset": self.offset, "malformed": self.malformed}
         for name, value in {
             **needed,
@@ -74,6 +77,11 @@ class TrainingReward:
     def has_own_value(self, *, is_empty: bool, compiles: bool) -> bool:
         """Is the value of such a patch known without executing it?"""
         return (is_empty and self.no_op is not None) or (not compiles and self.uncompilable is not None)
+
+    @property
+    def prices(self) -> tuple[str, ...]:
+        """The causes with a value of their own, in the order in which they count."""
+        return tuple(name for name in CAUSES if getattr(self, name) is not None)
 
     def value(
         self,
@@ -94,25 +102,41 @@ class TrainingReward:
             compiles: does every Python file of the patched tree that it changes compile?
             tampered: None if that is not known.
         """
+        value, _ = self.value_and_cause(
+            breakdown, run, well_formed=well_formed, is_empty=is_empty, compiles=compiles, tampered=tampered
+        )
+        return value
+
+    def value_and_cause(
+        self,
+        breakdown: Breakdown | None,
+        run: TestRun | None,
+        *,
+        well_formed: bool = True,
+        is_empty: bool = False,
+        compiles: bool = True,
+        tampered: bool | None = False,
+    ) -> tuple[float | None, str]:
+        """`value`, and the cause whose own value it is (one of `prices`); no cause: the reward decided."""
         if not well_formed:
-            return self._limited(self.malformed)
+            return self._limited(self.malformed), "malformed"
         if is_empty and self.no_op is not None:
-            return self._limited(self.no_op)
+            return self._limited(self.no_op), "no_op"
         if not compiles and self.uncompilable is not None:
-            return self._limited(self.uncompilable)
+            return self._limited(self.uncompilable), "uncompilable"
         if tampered and self.tampering is not None:
-            return self._limited(self.tampering)
+            return self._limited(self.tampering), "tampering"
         if tampered is None and self.tampering is not None:
-            return None
+            return None, ""
         if self.breakage is not None:
             if run is None:
-                return None
+                return None, ""
             if run.broken or run.end is not End.COMPLETED:
                 share = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 1.0
-                return self._limited(self.breakage * (0.5 + 0.5 * share))
+                return self._limited(self.breakage * (0.5 + 0.5 * share)), "breakage"
         if breakdown is None or breakdown.value is None:
-            return None
-        return self._limited(self.scale * breakdown.value + self.offset)
+            return None, ""
+        return self._limited(self.scale * breakdown.value + self.offset), ""
 
     def _limited(self, value: float) -> float:
         return min(max(value, self.low), self.high)

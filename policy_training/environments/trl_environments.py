@@ -22,7 +22,11 @@ from regrade.datasets.episodes import Episode
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+from regrade.policy_training.environments.agent_tools import (
+    EpisodeLimits,
+    RepositoryEnvironment,
+    RunningEpisode,
+)
 from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.chat_loop import SYSTEM
 from regrade.policy_training.environments.training_reward import (
@@ -71,7 +75,7 @@ class ExecutedOutcome:
         sessions = [environment.session for environment in environments]
         episodes = [session.episode() for session in sessions]
         tasks = {session.task.id: session.task for session in sessions}
-        rollouts = [_rollout(episode, sample) for sample, episode in enumerate(episodes)]
+        rollouts = [_rollout(session, sample) for sample, session in enumerate(sessions)]
         attempts = judge(rollouts, tasks, self.scorer, training_reward_of(self.reward))
         if log_metric is not None:
             for name, value in _figures(attempts, episodes).items():
@@ -79,8 +83,9 @@ class ExecutedOutcome:
         return [attempt.reward for attempt in attempts]
 
 
-def _rollout(episode: Episode, sample: int) -> Rollout:
+def _rollout(session: RunningEpisode, sample: int) -> Rollout:
     """The tree at the end as an attempt; malformed if no action could be read from all that the policy wrote."""
+    episode = session.episode()
     return Rollout(
         task_id=episode.task_id,
         policy="trl",
@@ -89,6 +94,7 @@ def _rollout(episode: Episode, sample: int) -> Rollout:
         seed=0,
         patch=episode.patch,
         well_formed=any(step.tool for step in episode.steps),
+        lost=session.lost,
     )
 
 

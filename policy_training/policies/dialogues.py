@@ -187,12 +187,11 @@ class _RunningDialogues:
     def _answered(self) -> list[int]:
         """Let the rows go on whose reply is there; returns those whose dialogue is over. Waits only if there is nothing
         to generate."""
-        if self.batch.can_advance:
-            done = [future for future in self.waiting if future.done()]
-        else:
+        if not self.batch.can_advance:
             began = time.perf_counter()
-            done = list(wait(self.waiting, return_when=FIRST_COMPLETED).done)
+            wait(self.waiting, return_when=FIRST_COMPLETED)
             self.times.waited_seconds += time.perf_counter() - began
+        done = [future for future in self.waiting if future.done()]  # in the order in which they were asked
         over = []
         for future in done:
             number = self.waiting.pop(future)

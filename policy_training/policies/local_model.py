@@ -12,6 +12,7 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.threads import on_free_cores
 
 
 @dataclass
@@ -67,9 +68,15 @@ def complete(
     was_training = model.training
     model.eval()
     try:
-        for index, completions in stream(
-            to_sample_from(model), prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
-        ):
-            yield index, [completion.tokens for completion in completions]
+        with on_free_cores():
+            for index, completions in stream(
+                to_sample_from(model),
+                prompts,
+                temperatures,
+                stop_ids=language_model.stop_ids,
+                max_tokens=MAX_ANSWER_TOKENS,
+                seed=seed,
+            ):
+                yield index, [completion.tokens for completion in completions]
     finally:
         model.train(was_training)

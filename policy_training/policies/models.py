@@ -13,6 +13,7 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
@@ -75,8 +76,8 @@ def embedded_weights() -> Path | None:
 def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False) -> LanguageModel:
     """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
 
-    Weights are float32 to train, as small updates would round away in bfloat16 (a GPU computes in bfloat16 under
-    autocast), and on a CPU; bfloat16 to sample on a GPU.
+    Weights are float32 to train, as small updates would round away in bfloat16, and on a CPU; bfloat16 to sample on a
+    GPU, unless `REGRADE_PRECISION` says otherwise (see `regrade.policy_training.policies.precision`).
 
     Raises:
         UserError: the model cannot be loaded, or the extra `train` is not installed.
@@ -87,7 +88,7 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if to_train or where == "cpu" else torch.bfloat16
+    dtype = torch.float32 if to_train or where == "cpu" or not uses_bfloat16("cuda") else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name
     try:
         with quiet_libraries():

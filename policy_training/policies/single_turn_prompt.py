@@ -92,10 +92,13 @@ def prompt_of(task: Task) -> SingleTurnPrompt:
     """The prompt of a task.
 
     Raises:
-        UserError: the task has no target function.
+        UserError: the task has no target function, or its file lacks the lines.
     """
     target = _target(task)
-    source = task.base.read(target.file).split("\n")
+    source = (task.base.read_or_none(target.file) or "").split("\n")
+    if not 1 <= target.first_line <= target.last_line <= len(source):
+        lines = f"lines {target.first_line} to {target.last_line}"
+        raise UserError(f"task {task.id!r}: {target.file} has no {lines}: correct the task's `target`")
     hidden = _docstring_lines(source, target.first_line, target.last_line)
     shown = tuple(
         n for n in range(target.first_line, target.last_line + 1) if n not in hidden and source[n - 1].strip()

@@ -1,21 +1,17 @@
-"""The phases of the recipe on one run's folder. A finished phase is skipped, so a killed run resumes in the phase in
-which it was killed.
+"""The phases of the recipe on one run's folder. A finished phase is skipped, and a killed one goes on from its last
+state (`trainers/resuming.py`), expert iteration in its last round.
 
 One turn: SFT, expert iteration, GRPO. Agents: SFT, SFT on executed traces of the same demonstrations, and the same.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from shutil import rmtree
 
-import msgspec
-
-from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Stage
 from regrade.evaluators.scoring.scorer import Scorer
@@ -33,11 +29,14 @@ from regrade.policy_training.recipe.settings import Recipe
 from regrade.policy_training.recipe.tasks import informative_tasks
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares
-from regrade.policy_training.trainers.online import episode_rates, rates, train_online
+from regrade.policy_training.trainers.online import train_online
+from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import Plateau, answer_quality, demonstrations, train_sft
 
 RL_PHASES = ("expert iteration", "grpo")
+AFTER_ROUND = "model"
+"""Where a round of expert iteration leaves its weights for the next one, in the folder of its states."""
 AGENT_SECONDS = 600.0
 """Time limit of an episode."""
 
@@ -54,6 +53,7 @@ class Phases:
         self.stage = stage
         self.scorer = scorer
         self.agent = agent_format(settings) if is_agent else None
+        self.resume = ResumePoints()
 
     @property
     def rl_seconds(self) -> float:
@@ -96,7 +96,7 @@ class Phases:
         steps: int,
     ) -> None:
         if self.run.finished(name):
-            return
+            return self._leave(name)
         with self.run.phase(name):
             language_model = load_model(model, to_train=True)
             plateau = Plateau(
@@ -109,12 +109,14 @@ class Phases:
                     language_model,
                     lessons,
                     settings,
-                    out=self.run.folder / "trainer",
+                    out=self.states(name),
                     budget=Budget(steps),
                     seed=self.seed,
                     plateau=plateau,
                     log=self.log(name, report, steps),
+                    resume=self.resume,
                 )
+            self.run.rewind(f"{name}-validation")
             for step, quality in plateau.history:
                 self.run.log(
                     f"{name}-validation",
@@ -125,6 +127,16 @@ class Phases:
                     validation_loss=-quality.log_likelihood,
                 )
             self._save(language_model, name)
+        return self._leave(name)
+
+    def states(self, name: str) -> Path:
+        """Where the training `name` keeps the states from which it goes on."""
+        return self.run.folder / "trainer" / name
+
+    def _leave(self, *names: str) -> None:
+        """Remove what finished trainings would have gone on from: twelve bytes per weight and more."""
+        for name in names:
+            rmtree(self.states(name), ignore_errors=True)
 
     def _save(self, language_model: LanguageModel, name: str) -> None:
         files = {} if self.agent is None else self.agent.files()
@@ -136,51 +148,67 @@ class Phases:
         Args:
             lessons: demonstrations, of which each round repeats some.
         """
-        if self.run.finished("expert iteration"):
-            return
         settings = self.settings
+        rounds = [f"expert-iteration-{number + 1}" for number in range(settings.rounds)]
+        if self.run.finished("expert iteration"):
+            return self._leave(*rounds)
         with self.run.phase("expert iteration"):
-            language_model = load_model(str(start), to_train=True)
+            left = [number for number, name in enumerate(rounds, 1) if (self.states(name) / AFTER_ROUND).is_dir()]
+            done = max(left, default=0)
+            where = self.states(rounds[done - 1]) / AFTER_ROUND if done else start
+            language_model = load_model(str(where), to_train=True)
             loop = ExpertIteration(lessons, settings.expert_iteration, agent=self.agent)
+            for name in rounds[:done]:
+                loop.take_over(self.states(name))
+            self.run.rewind("expert-iteration", done)
             dealt = shares(tests_only, min(settings.task_shares, len(tests_only)), self.seed)
-            for number in range(settings.rounds):
+            for number in range(done, settings.rounds):
                 self._round(loop, language_model, dealt[number % len(dealt)], number)
             self._save(language_model, "expert-iteration")
+        return self._leave(*rounds)
 
     def _round(self, loop: ExpertIteration, language_model: LanguageModel, tasks: Sequence[Task], number: int) -> None:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
+        stored = self.run.folder / "attempts" / f"round-{number + 1}.jsonl"
         with self.stage(f"expert iteration, round {number + 1}") as report:
             outcome = loop.round(
                 language_model,
                 tasks,
                 self.scorer,
-                out=self.run.folder / "trainer",
+                out=self.states(phase),
                 budget=Budget(self.settings.round_steps),
                 seed=self.seed * 1000 + number,
                 log=self.log(phase, None, self.settings.round_steps),
                 progress=lambda _what, done, total: report(done, total),
+                keep=lambda attempts: write_attempts(stored, as_answers(attempts, tasks)),
+                resume=self.resume,
             )
         seconds = time.monotonic() - began
-        write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", as_answers(outcome.attempts, tasks))
         waited = {} if outcome.sampling is None else {"waited_seconds": outcome.sampling.waited_seconds}
         self.run.log(
             "expert-iteration",
             number + 1,
             seconds,
             verified=len(outcome.verified),
-            **rates(outcome.attempts),
-            **episode_rates([attempt.rollout for attempt in outcome.attempts]),
+            **outcome.figures,
             **waited,
             execution_seconds=outcome.spent.execution,
             generation_seconds=outcome.spent.generation,
-            training_seconds=seconds - outcome.spent.execution - outcome.spent.generation,
+            training_seconds=max(0.0, seconds - outcome.spent.execution - outcome.spent.generation),
         )
+        language_model.save(self.states(phase) / AFTER_ROUND)
+        remove_states(self.states(phase))
+        self._leave_model_of(number)
+
+    def _leave_model_of(self, number: int) -> None:
+        """Of the round before, from which nothing starts any more."""
+        rmtree(self.states(f"expert-iteration-{number}") / AFTER_ROUND, ignore_errors=True)
 
     def grpo(self, tests_only: Sequence[Task]) -> None:
         """GRPO continues from expert iteration, on the tests-only tasks whose attempts had different rewards: the
         checkpoint `rl`."""
         if self.run.finished("grpo"):
-            return
+            return self._leave("grpo")
         settings = self.settings
         with self.run.phase("grpo"), self.stage("GRPO") as report:
             language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
@@ -190,33 +218,38 @@ class Phases:
                 informative_tasks(tests_only, self.stored_answers(), per_generation),
                 self.scorer,
                 settings.grpo,
-                out=self.run.folder / "trainer",
+                out=self.states("grpo"),
                 budget=Budget(settings.grpo_steps),
                 seed=self.seed,
                 agent=self.agent,
                 log=self.log("grpo", report, settings.grpo_steps),
+                resume=self.resume,
             )
             self._save(language_model, "rl")
+        return self._leave("grpo")
 
     def more_sft(self, name: str, title: str, start: Path, lessons: Sequence[Transcript], budget: Budget) -> None:
         """SFT continues from a checkpoint: the checkpoint `name`."""
         if self.run.finished(name):
-            return
+            return self._leave(name)
         with self.run.phase(name), self.stage(title) as report:
             language_model = load_model(str(start), to_train=True)
             train_sft(
                 language_model,
                 lessons,
                 self.settings.expert_iteration.sft,
-                out=self.run.folder / "trainer",
+                out=self.states(name),
                 budget=budget,
                 seed=self.seed + 1,
                 log=self.log(name, report, budget.steps or 0),
+                resume=self.resume,
             )
             self._save(language_model, name)
+        return self._leave(name)
 
     def log(self, phase: str, report: Callable[[int, int], None] | None, steps: int) -> StepLog:
-        """Writes each step into the run's training log."""
+        """Writes each step into the run's training log, which first loses what follows the state to go on from."""
+        self.run.rewind(phase, last_step(self.states(phase)))
 
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
             if report is not None:
@@ -256,35 +289,3 @@ def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attem
             rollout = replace(rollout, completion=answer)
         answered.append(replace(attempt, rollout=rollout))
     return answered
-
-
-def check_same(run: Run, **configuration: Any) -> None:
-    """Record the configuration of a run. Raises UserError if the run was started with another one.
-
-    Args:
-        configuration: plain values, or dataclasses; what was recorded before one had a field has its default.
-    """
-    plain = json.loads(json.dumps({key: _plain(value) for key, value in configuration.items()}))
-    stored = run.manifest.configuration
-    if stored and dict(stored) != plain:
-        keys = {*plain, *stored}
-        changed = sorted(key for key in keys if not _is_same(stored.get(key), plain.get(key), configuration.get(key)))
-        if changed:
-            raise UserError(
-                f"{run.folder} holds a run with other {' and '.join(changed)}: give another folder (`folder=FOLDER`), "
-                "or delete this one"
-            )
-    run.update(configuration=plain)
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _is_same(stored: Any, plain: Any, given: Any) -> bool:
-    if stored == plain or not is_dataclass(given):
-        return bool(stored == plain)
-    try:
-        return bool(msgspec.convert(stored, type(given)) == given)
-    except msgspec.ValidationError:
-        return False

@@ -32,6 +32,7 @@ from regrade.datasets.process_identity import this_process
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.reward_models.calibration import ScoreCalibration
 from regrade.policy_training.reward_models.preferences import Preference, agreement, distinct, pairs, split_by_task
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
@@ -109,6 +110,7 @@ def _reward_config(settings: RewardModelSettings, common: dict[str, Any]) -> Rew
 
 
 @quiet_libraries()
+@restored_threads()
 def train_reward_model(
     source: LanguageModel | str | Path,
     preferences: Sequence[Preference],
@@ -208,8 +210,7 @@ class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
             texts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
             cut = list(zip(texts, lengths, strict=True))
             rows, positions = pack([text[:length] for text, length in cut], [text[length:] for text, length in cut])
-            with self.accelerator.autocast():
-                flat = packed_scores(bare, rows)
+            flat = packed_scores(bare, rows)
             starts = torch.tensor([0, *(len(row.completions) for row in rows)]).cumsum(0).tolist()
             return SimpleNamespace(
                 logits=torch.stack([flat[starts[row] + column] for row, column in positions])[:, None]

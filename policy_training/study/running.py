@@ -1,12 +1,18 @@
-"""Runs the cells of a study one after another; each is a run of its own, which a killed study resumes."""
+"""Runs the cells of a study; each is a run of its own, which a killed study resumes.
+
+Several processes may work on one study: each takes the next cell that no other one is running.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
 
+from regrade.datasets.errors import RunBusyError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
@@ -15,7 +21,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
-from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
@@ -23,6 +29,9 @@ from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
+
+POLL_SECONDS = 5.0
+"""Between two looks at the cells that other processes run."""
 
 
 def run_study(
@@ -47,16 +56,16 @@ def run_study(
     """
     wanted = chosen(grid(settings), cells)
     run = Run(out)
-    check_same(run, study=settings, model=model)
-    run.update(model=model)
-    with run.writing():
-        waiting = [cell for cell in wanted if not _is_done(out, cell)]
-        if waiting:
-            with Scorer(sandbox=sandbox) as scorer:
-                study = Study(run, settings, stage, model, scorer)
+    with run.writing(wait=True):
+        run.configure({"study": asdict(settings), "model": model})
+        run.update(model=model)
+    if not all(_is_done(out, cell) for cell in wanted):
+        with Scorer(sandbox=sandbox) as scorer:
+            study = Study(run, settings, stage, model, scorer)
+            with run.writing(wait=True):
                 study.prepare()
-                for cell in waiting:
-                    study.run_cell(cell)
+            for cell in study.run_cells(wanted):
+                with run.writing(wait=True):
                     after_cell(cell)
     return run
 
@@ -106,12 +115,33 @@ class Study:
         }
         self.run.update(inputs=inputs, sandbox=self.scorer.sandbox.name, assurance=self.scorer.assurance)
 
+    def run_cells(self, cells: Sequence[Cell]) -> Iterator[Cell]:
+        """Run those that are not done and that no other process runs, and wait for the others. Yields each that it has
+        run."""
+        while left := [cell for cell in cells if not _is_done(self.run.folder, cell)]:
+            ready = (cell for cell in left if all(_is_done(self.run.folder, needed) for needed in cell.needs))
+            done = next(filter(self._run_if_free, ready), None)
+            if done is None:
+                time.sleep(POLL_SECONDS)
+            else:
+                yield done
+
+    def _run_if_free(self, cell: Cell) -> bool:
+        run = Run(cell_folder(self.run.folder, cell))
+        try:
+            with run.writing():
+                if not _is_done(self.run.folder, cell):  # another process may have ended it just now
+                    self.run_cell(cell)
+        except RunBusyError:
+            return False
+        return True
+
     def run_cell(self, cell: Cell) -> None:
         """Train and judge one policy; finished phases are skipped."""
         run, tasks = Run(cell_folder(self.run.folder, cell)), self.tasks[cell.seed]
         stage: Stage = lambda title: self.stage(f"{cell.name}: {title}")  # noqa: E731
         phases = Phases(run, self.settings, cell.seed, stage, self.scorer, is_agent=cell.is_agent)
-        check_same(run, cell=cell, study=self.settings, model=self.model_name)
+        run.configure({"cell": asdict(cell), "study": asdict(self.settings), "model": self.model_name})
         run.record_tasks(tasks.held_out)
         run.update(
             model=self.model_name,

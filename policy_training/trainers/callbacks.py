@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from regrade.policy_training.policies.precision import uses_bfloat16
+from regrade.policy_training.policies.threads import FreeCores
+from regrade.policy_training.trainers.tracking import PROJECT, Tracker
 
 StepLog = Callable[[int, float, Mapping[str, float]], None]
 """Called with (step, seconds since the start, metrics of the step)."""
@@ -27,11 +31,19 @@ class Budget:
 
 @dataclass
 class StopAndLog(TrainerCallback):  # type: ignore[misc]
-    """Logs each step's metrics, and ends training when the budget is used up."""
+    """Logs each step's metrics, ends training when the budget is used up, and computes on the cores that are free."""
 
     budget: Budget
     log: StepLog | None = None
     began: float = field(default_factory=time.monotonic)
+    cores: FreeCores = field(default_factory=FreeCores)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": time.monotonic() - self.began}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Time that a killed process spent counts."""
+        self.began = time.monotonic() - state["seconds"]
 
     def spent(self, step: int) -> float:
         """Share of the budget that is used up now, after `step` steps; 1: all."""
@@ -50,6 +62,10 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
                 numbers["waiting_share"] = waited / numbers["step_time"]
             self.log(state.global_step, time.monotonic() - self.began, numbers)
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        del args, state, control
+        self.cores.follow()
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
@@ -61,21 +77,30 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         return control
 
 
-def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: float) -> dict[str, Any]:
-    """Keyword arguments for all TRL configurations."""
+def common_arguments(
+    folder: Path, *, seed: int, budget: Budget, learning_rate: float, track: Sequence[Tracker] = ()
+) -> dict[str, Any]:
+    """Keyword arguments for all TRL configurations.
+
+    Args:
+        track: trackers that get each step's metrics too (see `tracking.py`). Default: none.
+    """
     return {
         "output_dir": str(folder),
+        "run_name": folder.resolve().parent.name,
+        "project": PROJECT,
         "seed": seed,
         "data_seed": seed,
         "learning_rate": learning_rate,
         "max_steps": budget.steps if budget.steps is not None else -1,
         "num_train_epochs": 1_000 if budget.steps is None else 1,
         "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
+        "save_strategy": "no",  # states are written by `resuming.py`
+        "save_total_limit": 2,
+        "report_to": list(track) or "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available() and uses_bfloat16("cuda"),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "gradient_checkpointing": False,  # TRL turns it on
         "optim": "adamw_torch_fused",

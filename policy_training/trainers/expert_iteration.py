@@ -20,28 +20,20 @@ from pathlib import Path
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-from regrade.policy_training.environments.attempts import Attempt, WallSeconds, gather
+from regrade.policy_training.environments.attempts import Attempt, gather
 from regrade.policy_training.environments.compact_episode import SUBMIT
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.online import episode_rates, rates
+from regrade.policy_training.trainers.resuming import ResumePoints
+from regrade.policy_training.trainers.reward_components import numbers_of_round
+from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
-
-
-@dataclass(frozen=True)
-class Round:
-    """The result of one round."""
-
-    attempts: list[Attempt]
-    verified: list[Transcript]
-    """The new verified answers."""
-    spent: WallSeconds
-    sampling: SamplingTimes | None = None
-    """Of an agent: where the time of sampling went."""
+from regrade.policy_training.trainers.tracking import Tracker
 
 
 @dataclass
@@ -66,16 +58,43 @@ class ExpertIteration:
         reward: TrainingReward = DEFAULT_TRAINING_REWARD,
         log: StepLog | None = None,
         progress: Callable[[str, int, int], None] | None = None,
+        keep: Callable[[list[Attempt]], object] = lambda _attempts: None,
+        resume: ResumePoints | None = None,
+        track: Sequence[Tracker] = (),
     ) -> Round:
         """Sample attempts at `tasks`, then train the model in place on all verified answers and some demonstrations.
 
         Args:
             reward: of the attempts that it returns. An answer is learned if it is verified; among the verified answers
                 of a task, the reward chooses.
+            keep: called with the attempts when all are executed.
+            resume: when the training writes states into `out`. Then what was collected is written there too, and a
+                killed round goes on where it was. Default: None: it keeps nothing.
+            track: trackers that get the metrics of the log too. Default: none.
 
         Raises:
             UserError: there is neither a verified answer nor a demonstration.
         """
+        done = None if resume is None else read_round(out)
+        if done is None:
+            done = self._collected(language_model, tasks, scorer, seed, reward, progress)
+            keep(done.attempts)
+            if resume is not None:
+                write_round(out, done)
+        self.verified.extend(done.verified)
+        lesson, sft = self._lesson(seed), self.settings.sft
+        train_sft(language_model, lesson, sft, out=out, budget=budget, seed=seed, log=log, resume=resume, track=track)
+        return done
+
+    def _collected(
+        self,
+        language_model: LanguageModel,
+        tasks: Sequence[Task],
+        scorer: Scorer,
+        seed: int,
+        reward: TrainingReward,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> Round:
         settings, name, policy = self.settings, "expert-iteration", None
         if self.agent is not None:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
@@ -83,9 +102,18 @@ class ExpertIteration:
         attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
         hands_in = self.agent is not None and self.agent.limits.turns > 1
         new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
-        self.verified.extend(new)
-        train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
-        return Round(attempts, new, spent, None if policy is None else policy.times)
+        figures = {
+            **rates(attempts),
+            **episode_rates([attempt.rollout for attempt in attempts]),
+            **numbers_of_round(attempts, reward),
+        }
+        return Round(attempts, new, spent, None if policy is None else policy.times, figures)
+
+    def take_over(self, out: Path) -> None:
+        """The verified answers of a finished round of a killed process, which wrote them into `out`."""
+        done = read_round(out)
+        assert done is not None
+        self.verified.extend(done.verified)
 
     def _lesson(self, seed: int) -> list[Transcript]:
         count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))

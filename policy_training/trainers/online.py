@@ -34,10 +34,14 @@ from regrade.policy_training.policies.dialogues import MOST_THREADS
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
+from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import Baseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -50,7 +54,15 @@ REINFORCE_LOSS = "dr_grpo"
 """A sum over an attempt's tokens, by a constant."""
 
 
-class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO, which can go on after a kill."""
+
+
+class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
+    """TRL's RLOO, which can go on after a kill."""
+
+
+class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """GRPO that runs each prompt once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,7 +99,7 @@ REINFORCE_TRAINERS: Mapping[Baseline, type[ReinforceTrainer]] = {
 }
 
 
-class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 
     RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
@@ -143,7 +155,7 @@ class ExecutedTests:
         self.keep = keep
         self.trajectories = trajectories
         self.step_rewards = step_rewards or StepRewards()
-        self._verdicts: dict[tuple[str, str, bool], Future[Attempt]] = {}
+        self._verdicts: dict[tuple[str, str, bool, bool], Future[Attempt]] = {}
         """Of the attempts of this batch, which began as they ended."""
         self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="regrade-verdict")
         if trajectories is None:
@@ -184,9 +196,14 @@ class ExecutedTests:
             values = self._with_steps(rollouts, values)
         if (log_metric := kwargs.get("log_metric")) is not None:
             log_metric("execution_seconds", time.perf_counter() - began)
-            for name, value in {**rates(attempts), **episode_rates(rollouts)}.items():
-                log_metric(name, value)
+            numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts)}
+            for name, number in numbers.items():
+                log_metric(name, number)
         return values
+
+    def _components(self, attempts: list[Attempt]) -> dict[str, float]:
+        costs = None if self.trajectories is None else [rewards.total for rewards in self.trajectories.rewards]
+        return numbers_of_step(attempts, self.reward, costs)
 
     def _attempts(self, rollouts: list[Rollout]) -> list[Attempt]:
         if self.trajectories is None:
@@ -237,9 +254,9 @@ class ExecutedTests:
         )
 
 
-def _identity(rollout: Rollout) -> tuple[str, str, bool]:
+def _identity(rollout: Rollout) -> tuple[str, str, bool, bool]:
     """What a verdict depends on."""
-    return rollout.task_id, rollout.patch.digest, rollout.well_formed
+    return rollout.task_id, rollout.patch.digest, rollout.well_formed, bool(rollout.lost)
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
@@ -267,7 +284,7 @@ def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """What agents did, as means per episode; `tested`, `submitted` and `truncated` are shares. Empty without episodes.
 
     `tested`: it ran tests on the tree that it handed in. `taken_back`: changes undone after a red test run.
-    `truncated`: its turns, tokens or time ran out.
+    `truncated`: its turns, tokens or time ran out, or it repeated a refused action.
     """
     episodes = [rollout.episode for rollout in rollouts if rollout.episode is not None]
     if not episodes:
@@ -286,6 +303,7 @@ def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 @quiet_libraries()
+@restored_threads()
 def train_online(
     language_model: LanguageModel,
     tasks: Sequence[Task],
@@ -299,6 +317,8 @@ def train_online(
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
+    resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place by GRPO, RLOO or REINFORCE; the tasks' references are not read.
 
@@ -306,6 +326,8 @@ def train_online(
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
@@ -322,7 +344,7 @@ def train_online(
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )
-    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     trainer_type, config = trainer_and_config(settings, len(tasks), common, agent)
     language_model.model.train()
     trainer = trainer_type(
@@ -338,7 +360,7 @@ def train_online(
         trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
     with closing(executed):
-        trainer.train()
+        train_from_last_state(trainer, resume)
     language_model.model.eval()
 
 
@@ -374,10 +396,10 @@ def trainer_and_config(
     is_shared = settings.generation == "shared"
     match settings.algorithm:
         case "grpo":
-            return SharedPromptGRPOTrainer if is_shared else GRPOTrainer, _grpo_config(arguments, settings)
+            return SharedPromptGRPOTrainer if is_shared else PlainGRPOTrainer, _grpo_config(arguments, settings)
         case "rloo":
             config = RLOOConfig(**arguments, normalize_advantages=settings.normalize_advantages)
-            return SharedPromptRLOOTrainer if is_shared else RLOOTrainer, config
+            return SharedPromptRLOOTrainer if is_shared else PlainRLOOTrainer, config
         case "reinforce":
             return REINFORCE_TRAINERS[settings.baseline], _grpo_config(arguments, settings)
 

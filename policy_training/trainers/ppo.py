@@ -44,6 +44,7 @@ from regrade.policy_training.environments.training_reward import (
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.advantages import (
     clipped_value_loss,
     explained_variance,
@@ -53,8 +54,10 @@ from regrade.policy_training.trainers.advantages import (
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
+from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -132,7 +135,7 @@ class ValueHead(torch.nn.Module):
         return head
 
 
-class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
     can_drop_rows = False  # a row without advantage still teaches the critic
@@ -277,6 +280,7 @@ def _ppo_config(
 
 
 @quiet_libraries()
+@restored_threads()
 def train_ppo(
     language_model: LanguageModel,
     tasks: Sequence[Task],
@@ -291,6 +295,8 @@ def train_ppo(
     step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
+    resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -300,6 +306,8 @@ def train_ppo(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
+        resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
@@ -312,7 +320,7 @@ def train_ppo(
             f"{counted(len(tasks), 'task')} x {counted(settings.samples_per_prompt, 'sample')} make no batch: PPO "
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
-    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
@@ -336,6 +344,6 @@ def train_ppo(
     )
     trainer.remove_callback(PrinterCallback)
     with closing(executed):
-        trainer.train()
+        train_from_last_state(trainer, resume)
     trainer.value_head.save(out)
     language_model.model.eval()

@@ -115,14 +115,14 @@ def packed_log_probs(
 
 
 def prediction_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """Last hidden states that predict the written tokens, (tokens, hidden), in the order of `unflatten`."""
+    """Last hidden states that predict the written tokens, (tokens, hidden) in float32, in the order of `unflatten`."""
     hidden = _packed_hidden(model, rows)
     where = [(index, position) for index, row in enumerate(rows) for position, _ in _predictions(row)]
     return _gather(hidden, where)
 
 
 def final_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """Last hidden state at the last token of each completion, (completions, hidden), row by row.
+    """Last hidden state at the last token of each completion, (completions, hidden) in float32, row by row.
 
     For an empty completion it is that of the prompt's last token.
     """
@@ -147,11 +147,15 @@ def token_log_probs(
     """Log-probabilities, and entropies on request, of the written tokens, (tokens,), from `prediction_states`."""
     tokens = [token for row in rows for _, token in _predictions(row)]
     targets = torch.tensor(tokens, dtype=torch.long, device=states.device)
-    with mixed_precision(model):
-        logits = model.lm_head(states).float()
-    normal = (logits / temperature).log_softmax(-1)
+    normal = (logits_of(model, states) / temperature).log_softmax(-1)
     spread = -(normal.exp() * normal).sum(-1) if entropy else None
     return normal.gather(1, targets[:, None])[:, 0], spread
+
+
+def logits_of(model: Any, states: Tensor) -> Tensor:
+    """The logits after hidden states in float32, (tokens, hidden), in float32."""
+    with mixed_precision(model):
+        return model.lm_head(states.to(model.lm_head.weight.dtype)).float()  # type: ignore[no-any-return]
 
 
 def _predictions(row: PackedRow) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from regrade.evaluators.analysis.component_effects import PaidAttempt, component_numbers
+from regrade.evaluators.storage.run import Run
+from regrade.rewards.breakdown import Part
 from regrade.rewards.builtin import builtin_rewards
 from regrade.rewards.conformance import RULES
 
@@ -86,6 +89,37 @@ def test_the_rewards_of_a_run_are_audited(regrade, tasks, tmp_path):
     assert audited["groups"] == audited["informative"] == 4
     assert sum(part["share"] for part in audited["parts"]) == pytest.approx(1.0)
     assert 'share alone: scale_rewards="none"' in " ".join(regrade("rewards", "audit", both).out.split())
+
+
+def test_the_components_of_a_training_run_are_audited(regrade, tmp_path):
+    """A stored run of two phases: in one, lint never differs, and a value is paid without a fix."""
+
+    def attempt(fixed: bool, short: float, broke: bool = False) -> PaidAttempt:
+        parts = (
+            Part("tests", float(fixed), 0.5, 0.5 * fixed, ""),
+            Part("lint", 1.0, 0.1, 0.1, ""),
+            Part("small", short, 0.4, 0.4 * short, ""),
+        )
+        return PaidAttempt(value=sum(part.contribution for part in parts), parts=parts, is_resolved=fixed, broke=broke)
+
+    run = Run(tmp_path)
+    for step in range(1, 9):
+        group = [attempt(step > 6, 0.5), attempt(False, 0.0), attempt(False, 1.0, broke=True), attempt(False, 0.5)]
+        run.log("grpo", step, 1.0, loss=0.1, **component_numbers(group, [group], ["malformed"]))
+    run.log("sft", 1, 1.0, loss=0.5)
+    shown = regrade("rewards", "audit", tmp_path)
+    assert shown.code == 0
+    words = " ".join(shown.out.split())
+    assert "training grpo: 8 logged steps; 8 groups of compared attempts, 8 with different rewards" in words
+    assert "finding: lint never differs within a group: it teaches nothing" in words
+    assert "finding: small is paid without a clean fix in 69% of the attempts" in words
+    assert "finding: small rises with breakage: the correlation is 0." in words
+    (audited,) = json.loads(regrade("rewards", "audit", tmp_path, "--json").out)["training"]
+    parts = {part["name"]: part for part in audited["components"]}
+    assert next(iter(parts)) == "small"
+    assert (parts["tests"]["first"], parts["tests"]["last"]) == (0.0, 0.25)
+    assert sum(part["share"] for part in parts.values()) == pytest.approx(1.0)
+    assert "sft" not in words
 
 
 def test_an_audit_needs_a_run(regrade, tmp_path):

@@ -69,14 +69,15 @@ def test_an_agent_learns_executed_demonstrations(
     assert AgentFormat.of_checkpoint(checkpoint) == plan.agent
     rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
     assert [(row["task_id"], row["mistakes"] > 0) for row in rows] == [
-        ("second", False), ("second", True), ("add", False), ("add", True)
+        ("second", False), ("second", True), ("second", False), ("add", False), ("add", True), ("add", False)
     ]  # fmt: skip
+    assert [sum(not turn["is_learned"] for turn in row["turns"]) > 0 for row in rows] == [False, True, True] * 2
     (logged,) = (tmp_path / "training" / "demonstrations.jsonl").read_text().splitlines()
-    assert json.loads(logged)["traces"] == 4
+    assert json.loads(logged)["traces"] == 6
     known = (checkpoint / "model.safetensors").read_bytes()
     given = replace(plan, demonstrations=tmp_path / "demonstrations.jsonl")
     assert (train(given, [], scorer, tmp_path / "given") / "model.safetensors").read_bytes() == known
-    with pytest.raises(UserError, match="a trace has 7 turns, more than 1: give `agent=`"):
+    with pytest.raises(UserError, match="a trace has 6 turns, more than 1: give `agent=`"):
         train(replace(given, agent=None), [], scorer, tmp_path / "other")
     iterated = replace(plan, settings=ExpertIterationSettings(sampling=Sampling(1.0, 6)), budget=Budget(steps=1))
     hidden = [task.without_reference() for task in tasks]

@@ -200,6 +200,22 @@ def test_openhands(tmp_path: Path, history: list[Any], tool: str, seconds: float
     assert episode.patch.text == PATCH
 
 
+def test_arguments_of_openhands_are_those_of_the_models_call(tmp_path: Path) -> None:
+    """Where the record has the call, nothing that the program added stands among them, and nothing is taken out."""
+    chosen = {"command": "ls", "is_input": "false", "hidden": "yes"}
+    call = {"id": "c1", "function": {"name": "execute_bash", "arguments": json.dumps(chosen)}}
+    other = {"id": "c0", "function": {"name": "think", "arguments": '{"thought": "?"}'}}
+    response = {"choices": [{"message": {"tool_calls": [other, call]}}]}
+    events, sdk = json.loads(json.dumps(EVENTS)), json.loads(json.dumps(SDK))
+    events[2]["args"]["added_by_a_later_version"] = True
+    events[2]["tool_call_metadata"] |= {"tool_call_id": "c1", "model_response": response}
+    sdk[2]["action"]["added_by_a_later_version"] = True
+    sdk[2]["tool_call"] = {"id": "c1", "name": "terminal", "arguments": json.dumps(chosen)}
+    for number, history in enumerate((events, sdk)):
+        step = read(tmp_path / f"{number}.jsonl", row(history, instruction="Mend it.")).steps[0]
+        assert (step.arguments, step.observation, step.action) == (chosen, "a.py", "Look.")
+
+
 def test_an_episode_of_regrade_itself(tmp_path: Path) -> None:
     own = Episode("x__x-1", "Mend it.", (Step("diff", {}, "-", 0.5, patch_digest="d"),), Patch(PATCH), EpisodeEnd.TURNS)
     stored = StoredEpisode.of(own).to_json()

@@ -74,6 +74,37 @@ def test_training_log_keeps_the_last_of_a_repeated_step_and_yields_shares(tmp_pa
     assert run.share_of_step() == {"execution": 0.25, "generation": 0.5, "training": 0.25}
 
 
+def test_a_training_log_is_set_back_to_the_step_that_training_goes_on_from(tmp_path):
+    run = Run(tmp_path)
+    run.rewind("sft", 3)  # nothing is logged yet
+    for step in (1, 2, 3, 1):  # the last is a summary, after the steps
+        run.log("sft", step, 0.5 * step, loss=1 / step)
+    whole = run.training_log("sft").read_text()
+    with run.training_log("sft").open("a") as file:
+        file.write('{"phase": "sft", "st')  # a torn line
+    run.rewind("sft", 3)
+    assert run.training_log("sft").read_text() == "".join(whole.splitlines(keepends=True)[:3])
+    run.rewind("sft", 2)
+    assert [row["step"] for row in run.training()["sft"]] == [1, 2]
+    run.rewind("sft")
+    assert run.training_log("sft").read_text() == ""
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(tmp_path):
+    run = Run(tmp_path / "run")
+    begun = {"model": "m", "settings": {"rate": 0.1, "sizes": (1, 2)}, "seed": 0}
+    run.configure(begun)
+    run.update(configuration={"comparison": {"margin": 0.05}})
+    run.configure(begun)
+    other = {"model": "m", "settings": {"rate": 0.2, "sizes": (1, 2)}, "agent": "a"}
+    with pytest.raises(UserError) as refused:
+        run.configure(other)
+    assert str(refused.value) == (
+        f"{tmp_path / 'run'} holds a run with other settings: settings.rate was 0.1 and is now 0.2, seed was 0 and is "
+        'now null, agent was null and is now "a"; give another folder, or the settings of this run to go on with it'
+    )
+
+
 def test_an_unknown_share_of_a_step_is_named(tmp_path):
     run = Run(tmp_path)
     run.update(share_of_step={"execution": 0.5, "thinking": 0.5})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,18 +17,29 @@ from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training import load_policy
-from regrade.policy_training.environments.agent_policy import FORMAT_FILE, AgentFormat, AgentPolicy
+from regrade.policy_training.environments.agent_policy import (
+    FORMAT_FILE,
+    AgentFormat,
+    AgentPolicy,
+    AgentSample,
+    dialogues_of,
+)
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+from regrade.policy_training.environments.attempts import judge
 from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
-from regrade.policy_training.policies.transcripts import tokenized
+from regrade.policy_training.policies.transcripts import TokenizedEpisode, tokenized
 from regrade.policy_training.policies.unbound import UnboundAgent
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import train_sft
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards import tests as passing
+from regrade.rewards.evidence import EvidenceSet
 from regrade.rewards.evidence import TestRun as RunOfTests
 
 SWEEP = [Sampling(0.0, 1), Sampling(1.0, 12)]
@@ -87,8 +100,38 @@ def test_a_checkpoint_keeps_its_format(language_model: LanguageModel, tmp_path: 
     (folder / FORMAT_FILE).write_text('{"limits": {"turns": 0}}')
     with pytest.raises(UserError, match="is no format of an agent"):
         AgentFormat.of_checkpoint(folder)
+    assert (AgentFormat().max_tokens, AgentFormat(EpisodeLimits(turns=8)).max_tokens) == (100, 800)
+    assert AgentFormat(max_action_tokens=120).max_tokens == 120
     with pytest.raises(UserError, match="max_tokens 20"):
         AgentFormat(max_tokens=20)
+
+
+def test_an_attempt_whose_tests_the_machine_could_not_run_is_unscored(
+    language_model: LanguageModel, tasks: list[Task], scorer: Scorer
+) -> None:
+    class FullDisk:
+        def gather(self, jobs: Sequence[Any], needs: Collection[type]) -> list[EvidenceSet]:
+            return [EvidenceSet({}, dict.fromkeys(needs, "the disk is full")) for _ in jobs]
+
+    policy = AgentPolicy(language_model, FullDisk(), "agent", AgentFormat(EpisodeLimits(turns=4)))
+    tested, untested = dialogues_of(policy, tasks[0], [0.0, 0.0])
+    for line in ("4 return items[1]", "test", "submit"):
+        tested.reply([*language_model.encode(line), *language_model.stop_ids])
+        if line != "test":
+            untested.reply([*language_model.encode(line), *language_model.stop_ids])
+    rollouts = [dialogue.rollout("agent", 0, 0, 0.0) for dialogue in (tested, untested)]
+    assert [rollout.patch for rollout in rollouts] == [tasks[0].reference] * 2
+    assert "the disk is full" in rollouts[0].lost
+    lost, fixed = judge(rollouts, {"second": tasks[0]}, scorer, DEFAULT_TRAINING_REWARD)
+    assert (lost.reward, lost.run, lost.verified, lost.rollout) == (None, None, False, rollouts[0])
+    assert (fixed.reward, fixed.verified) == (1.0, True)
+    judged = ExecutedTests(tasks, scorer, DEFAULT_TRAINING_REWARD, trajectories=TrajectoryBatch(lambda *_: iter(())))
+    assert judged.trajectories is not None
+    for rollout in rollouts:
+        judged.begin(rollout)
+    judged.trajectories.latest = [AgentSample(each, TokenizedEpisode((), (), ())) for each in rollouts]
+    assert judged(["", ""], ["second", "second"]) == [None, None], "the group teaches nothing"
+    judged.close()
 
 
 @pytest.mark.slow

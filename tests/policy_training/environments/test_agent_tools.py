@@ -145,6 +145,50 @@ def test_budgets_end_an_episode_and_its_tree_is_the_answer(environment: Environm
         EpisodeLimits(turns=0)
 
 
+def test_the_third_equal_refusal_on_an_equal_tree_ends_an_episode(environment: Environment) -> None:
+    agent = environment()
+    agent.read_file("libary.py")
+    agent.undo()
+    agent.read_file("libary.py")
+    agent.read_file("library.py")
+    agent.undo()
+    assert not agent.session.is_over()
+    assert "there is no file" in agent.read_file("libary.py")
+    assert agent.list_files() == OVER
+    assert agent.session.episode().end is EpisodeEnd.REPEATS
+
+
+def test_refusals_of_other_actions_or_on_other_trees_end_no_episode(environment: Environment) -> None:
+    agent = environment()
+    for text in ("1", "2", "3"):
+        agent.read_file("libary.py")
+        agent.read_file(f"libary{text}.py")
+        agent.edit("note.txt", new=text) if text == "1" else agent.edit("note.txt", str(int(text) - 1), text)
+    assert not agent.session.is_over()
+    for name in ("fly", "run", "swim"):
+        call_tool(agent, name, "{}")
+    assert not agent.session.is_over(), "they are refused for different reasons"
+    once = environment(repeats=1)
+    once.undo()
+    assert once.session.episode().end is EpisodeEnd.REPEATS
+    with pytest.raises(UserError, match="repeats is 0"):
+        EpisodeLimits(repeats=0)
+
+
+def test_an_edit_that_failed_its_tests_is_noted_when_it_comes_again(environment: Environment) -> None:
+    agent = environment()
+    wrong = "    return None"
+    assert "note" not in agent.edit("library.py", WRONG, wrong)
+    assert agent.run_tests().startswith("1 failed")
+    agent.undo()
+    assert "note: you ran tests on exactly this before, and 1 failed" in agent.edit("library.py", WRONG, wrong)
+    agent.undo()
+    agent.edit("library.py", WRONG, RIGHT)
+    assert agent.run_tests().startswith("0 failed")
+    agent.undo()
+    assert "note" not in agent.edit("library.py", WRONG, RIGHT), "its tests passed"
+
+
 def test_hidden_tests_are_not_read_not_run_and_not_named(
     environment: Environment, make_task: Callable[[str], Task]
 ) -> None:
@@ -271,6 +315,31 @@ def test_one_line_actions(make_task: Callable[[str], Task], scorer: Scorer) -> N
     transcript = compact.transcript()
     assert transcript.turns[4] == Turn(answer, "ok")
     assert transcript.turns[-1] == Turn("submit")
+
+
+def test_a_line_that_failed_its_tests_is_not_accepted_again(make_task: Callable[[str], Task], scorer: Scorer) -> None:
+    task = make_task("second")
+    compact = CompactEpisode(RepositoryEnvironment({task.id: task}, scorer), task.id)
+    lines = ("4 return items[0]", "test", "undo", "4 return items[0]", "4 return items[1]", "test", "undo")
+    seen = [str(compact.act(line)).split("\n")[0] for line in lines]
+    assert seen == ["ok", "1 failed", "ok", "error: tried before: 1 failed", "ok", "passed", "ok"]
+    refused, right = compact.episode().steps[3:5]
+    assert (refused.is_mistake, refused.is_change) == (True, False)
+    assert right.is_change
+    assert compact.episode().patch.is_empty
+    assert compact.act("4 return items[1]") == "ok", "its tests passed"
+    assert compact.act("3 return 0") == "ok", "another tree"
+
+
+@pytest.mark.parametrize("line", ["4 return items[2]", "please help"])
+def test_the_third_equal_line_that_is_refused_ends_an_episode(
+    line: str, make_task: Callable[[str], Task], scorer: Scorer
+) -> None:
+    task = make_task("second")
+    compact = CompactEpisode(RepositoryEnvironment({task.id: task}, scorer), task.id)
+    assert [compact.act(each) is None for each in (line, "undo", line, "find items", line)] == [False] * 4 + [True]
+    assert compact.episode().end is EpisodeEnd.REPEATS
+    assert compact.transcript().turns[-1] == Turn(line)
 
 
 def test_an_answer_of_one_turn_is_an_episode_of_one_action(make_task: Callable[[str], Task], scorer: Scorer) -> None:

@@ -21,6 +21,7 @@ from regrade.policy_training.environments.agent_tools import EpisodeLimits, Repo
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
 from regrade.policy_training.environments.search_patterns import compiled
 from regrade.policy_training.environments.tool_calls import call_tool
+from regrade.policy_training.environments.trl_environments import ExecutedOutcome
 from regrade.rewards.evidence import Integrity
 from regrade.rewards.evidence import TestRun as RunOfTests
 
@@ -268,14 +269,20 @@ class NoRoomSandbox(Process):
 
 
 @pytest.mark.filterwarnings("ignore:the plain process is no security boundary")
-def test_a_failure_of_the_machine_costs_an_agent_no_test_run(
-    make_task: Callable[[str], Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failure_of_the_machine_costs_an_agent_no_test_run_and_its_attempt_is_unscored(
+    make_task: Callable[[str], Task], scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Even if the full suite can be run afterwards: without its tests, the agent worked under other conditions."""
+    verdict = ExecutedOutcome(scorer)
     monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
     task = make_task("second")
-    with Scorer(workers=1, cache=tmp_path, sandbox=NoRoomSandbox()) as scorer:
-        agent = RepositoryEnvironment({task.id: task}, scorer, EpisodeLimits(test_runs=1))
+    with Scorer(workers=1, cache=tmp_path, sandbox=NoRoomSandbox()) as full:
+        agent = RepositoryEnvironment({task.id: task}, full, EpisodeLimits(test_runs=1))
         agent.reset(task.id)
+        agent.diff()
+        assert verdict([agent]) == [0.0]
         for _ in range(2):
             assert "not your fault and costs no test run: " in agent.run_tests()
     assert agent.session.episode().test_runs == 0
+    assert "no space left" in agent.session.lost
+    assert verdict([agent]) == [None]

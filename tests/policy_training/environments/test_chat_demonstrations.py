@@ -33,11 +33,11 @@ CALL = re.compile(r'<tool_call>\n\{"name": "(\w+)", "arguments": (\{.*?\})\}\n</
 def test_trl_learns_every_right_call_once_and_no_mistake(
     language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
-    shares = DemonstrationSettings(second_mistake=1.0, look=1.0, refused=0.0)
+    shares = DemonstrationSettings(second_mistake=1.0, look=1.0)
     demonstrator = Demonstrator(tasks, scorer, LIMITS, shares, form=ChatExpert)
     path = tmp_path / "chats.jsonl"
     made = write_demonstrations(demonstrator, path)
-    assert (made.traces, made.with_mistakes, made.left_out) == (4, 2, [])
+    assert (made.traces, made.with_mistakes, made.left_out) == (6, 2, [])
 
     tokenizer: PreTrainedTokenizerFast = copy.deepcopy(language_model.tokenizer)
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
@@ -60,14 +60,17 @@ def test_trl_learns_every_right_call_once_and_no_mistake(
             assert call is not None, part  # nothing but calls of the assistant, whole
             learned[call[1], json.dumps(json.loads(call[2]))] += 1
     wanted: Counter[tuple[str, str]] = Counter()
-    mistakes = 0
+    mistakes = refused = 0
     for each in demonstrator.make():
         assert isinstance(each, Demonstration)
-        assert len(each.rows) == 1 + each.mistakes
+        vain = sum(step.is_mistake for step in each.episode.steps)
+        assert len(each.rows) == 1 + each.mistakes + bool(vain)
+        refused += vain
         for step, is_learned in zip(each.episode.steps, each.learned, strict=True):
             wanted[step.tool, json.dumps(step.arguments)] += is_learned
             mistakes += not is_learned
-    assert mistakes == 4
+    assert refused >= 2
+    assert mistakes == 4 + refused
     assert learned == +wanted
 
 
@@ -109,7 +112,7 @@ def test_edits_of_any_reference_are_calls_with_a_text_that_occurs_once(
         [replace(task, base=base, reference=reference)],
         scorer,
         LIMITS,
-        DemonstrationSettings(with_mistake=0),
+        DemonstrationSettings(with_mistake=0, with_refusal=0),
         form=ChatExpert,
     ).make()
     assert isinstance(made, Demonstration), made

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import pytest
 
 from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import PolicyWithoutScorer, Rollout, Sampling, TrialPolicy
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
 from regrade.evaluators.evaluation.sweeps import Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.episode_file import EpisodeFile, episodes_path
+from regrade.evaluators.storage.rows import LOST
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
@@ -25,6 +30,7 @@ from regrade.policy_training.policies.endpoint_requests import Endpoint
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policy_files import read_policies
 from regrade.rewards import tests as passing
+from regrade.rewards.evidence import EvidenceSet
 from tests.endpoint_server import Answer, serving
 
 FIX = {"path": "library.py", "old": "items[2]", "new": "items[1]"}
@@ -163,6 +169,41 @@ def test_an_endpoint_that_dies_loses_attempts_and_the_next_run_repeats_only_thes
     assert second["reward"].notna().all()
     assert second["reward"]["second"] == 1.0
     assert len(server.requests) == asked + 2, "only the lost attempt is repeated"
+
+
+class NoDiskAtFirst:
+    """The scorer of a machine whose disk is full at the first test run."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.has_failed = False
+
+    def gather(self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type], **more: Any) -> list[EvidenceSet]:
+        if not self.has_failed:
+            self.has_failed = True
+            return [EvidenceSet({}, dict.fromkeys(needs, "the disk is full")) for _ in jobs]
+        return self.scorer.gather(jobs, needs, **more)
+
+
+def test_an_agent_whose_tests_the_machine_could_not_run_is_unscored_and_repeated(
+    tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    """It hands in a fix, which the machine could judge: but without its tests it may have worked otherwise."""
+    turns = by_turn(answer(("run_tests", "{}")), answer(("edit", json.dumps(FIX))), answer(("submit", "{}")))
+    source, rows = NoDiskAtFirst(scorer), tmp_path / "rows.jsonl"
+    with serving(turns) as server:
+        found = []
+        for _ in range(2):
+            (rollout,) = played(quick(server.url), tasks[:1], source, test_runs=2)  # type: ignore[arg-type]
+            assert rollout.patch == tasks[0].reference
+            (row,) = evaluate([rollout], tasks, scorer, passing, rows).to_dict("records")
+            found.append(row)
+    lost, scored = found
+    assert (lost["status"], lost["patch_digest"]) == ("unscored", LOST)
+    assert lost["cause"] == "the tests that the agent asked for could not be run: the disk is full"
+    assert all(math.isnan(lost[name]) for name in ("broke", "clean_fix", "turns", "reward"))
+    assert (scored["status"], scored["reward"], scored["turns"]) == ("scored", 1.0, 3)
+    assert len(EpisodeFile(episodes_path(rows))) == 1
 
 
 def test_a_stopped_evaluation_stops_its_agents(tasks: list[Task], scorer: Scorer) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Target, Task
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 
 MakeTask = Callable[[str], Task]
@@ -46,6 +46,15 @@ def test_answer_needs_no_reference(make_task: MakeTask) -> None:
     assert hidden.patch("4 return items[1]") == task.reference
     with pytest.raises(UserError, match=r"second.*no reference patch"):
         hidden.reference_answer()
+
+
+@pytest.mark.parametrize(
+    ("file", "first", "last"), [("library.py", 4, 900), ("library.py", 0, 8), ("library.py", 8, 4), ("gone.py", 1, 2)]
+)
+def test_a_target_outside_of_its_file_is_a_user_error(make_task: MakeTask, file: str, first: int, last: int) -> None:
+    task = replace(make_task("second"), target=Target(file, "second", first, last))
+    with pytest.raises(UserError, match=f"task 'second': {file} has no lines {first} to {last}: correct"):
+        prompt_of(task)
 
 
 def test_indentation_is_kept(make_task: MakeTask) -> None:

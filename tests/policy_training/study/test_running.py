@@ -51,12 +51,20 @@ run_study(Path(out), SETTINGS, stage, model=model, cells=cells)
 
 def run(out: Path, model: Path, cache: Path, *cells: str, last: str = "") -> tuple[int, list[str]]:
     """Exit status, and the titles of the stages that were entered. The process kills itself in the stage `last`."""
-    done = subprocess.run(
+    return ended(started(out, model, cache, *cells, last=last))
+
+
+def started(out: Path, model: Path, cache: Path, *cells: str, last: str = "") -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(out), str(model), last, *cells], stdout=subprocess.PIPE, text=True,
-        check=False, env={**os.environ, "REGRADE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "REGRADE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).resolve().parents[3],
     )  # fmt: skip
-    return done.returncode, done.stdout.splitlines()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    titles, _ = process.communicate()
+    return process.returncode, titles.splitlines()
 
 
 @pytest.mark.slow
@@ -69,9 +77,13 @@ def test_a_killed_study_goes_on_where_it_stopped(undecided_folder: Path, tmp_pat
     assert before.done
 
     some = ("sft-d6-*", "rl-d3-*", "control-d3-n6-*", "agent-rl-d3-n6-*")
-    status, second = run(out, undecided_folder, cache, *some)
-    assert status == 0
-    assert second[1] == "rl-d3-n6-s0: GRPO"
+    both = [started(out, undecided_folder, cache, *some) for _ in range(2)]
+    titles = [[title for title in ended(process)[1] if ":" in title] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    shared = [{title.partition(":")[0] for title in mine} for mine in titles]
+    assert all(shared), "each process ran some cells"
+    assert not shared[0] & shared[1], "no cell was run by both"
+    assert "rl-d3-n6-s0: GRPO" in (titles[0][0], titles[1][0])
     assert Run.open(cell_folder(out, grid(SETTINGS)[1])).manifest.phases["expert iteration"] == before
     states = {state.cell.name: state for state in cell_states(out, grid(SETTINGS))}
     assert {name for name, state in states.items() if not state.is_done} == {

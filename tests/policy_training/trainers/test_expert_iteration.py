@@ -17,7 +17,7 @@ from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.policies.transcripts import Transcript, Turn
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares, verified_examples
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, SFTSettings
@@ -96,6 +96,30 @@ def test_an_agents_episode_is_learned_without_its_mistakes_and_a_recovered_one_i
         9,
     ]
     assert [len(transcript.turns) for transcript in verified_examples(attempts, per_task=1)] == [3]
+
+
+def test_what_led_to_nothing_is_left_out_and_an_agent_learns_to_hand_in(tasks: list[Task], scorer: Scorer) -> None:
+    """Of refusals in a row the first stays; of an episode that ended by a limit, all up to its last change or test."""
+    second = tasks[0]
+    environment = RepositoryEnvironment({"second": second}, scorer, EpisodeLimits(turns=9))
+    right = "4 return items[1]"
+
+    def learned(*lines: str, submit: str = "submit") -> list[Turn]:
+        compact = CompactEpisode(environment, "second")
+        for line in lines:
+            compact.act(line)
+        transcript = Transcript.of_episode(compact.prompt, compact.episode(), submit)
+        assert transcript.prompt == compact.prompt
+        return list(transcript.turns)
+
+    vain = Turn("4 return items[2]", "error: line 4 already reads so", is_learned=False)
+    end = [Turn(right, "ok"), Turn("test", "passed"), Turn("submit")]
+    assert learned(vain.action, "undo", "3 return None", right, "test", "submit") == [vain, *end]
+    assert learned(right, "test", "find nothing", right, "undo it", "find x") == end
+    assert learned(right, "find nothing") == [Turn(right, "ok"), Turn("submit")]
+    assert learned(right, "find nothing", submit="") == [Turn(right)]
+    nothing = [Turn("find nowhere", "no line matches"), Turn("find items[", is_learned=False)]
+    assert learned("find nowhere", "find items[") == nothing
 
 
 def test_shares_deal_out_every_task_once(make_task: MakeTask) -> None:

@@ -303,6 +303,8 @@ def test_agents_train_on_executed_tests(
     assert {"turns", "test_runs", "tested", "taken_back", "mistakes", "truncated", "waiting_share"} <= rows[0].keys()
     assert rows[0]["turns"] > 1
     assert rows[0]["breakage"] > 0
+    assert rows[0]["reward/cost(steps)/mean"] < 0
+    assert rows[0]["reward/price(breakage)/mean"] > 0
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in rows if "loss" in row)
 
 
