@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from regrade.datasets.errors import UserError
 from regrade.datasets.reproducible_draws import reproducible_draws
 from regrade.policy_training.environments.training_reward import TrainingReward
-from regrade.rewards.evidence import AssuranceLevel, EvidenceSet, Integrity, TestRun
+from regrade.rewards.assurance_level import AssuranceLevel
+from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun
 from regrade.rewards.examples import evidence_sets
 
 EXAMPLES = 100
