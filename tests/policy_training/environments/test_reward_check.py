@@ -15,7 +15,7 @@ from regrade.policy_training.environments.training_reward import DEFAULT_TRAININ
 from regrade.policy_training.train import TrainingPlan, train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import OnlineSettings
-from regrade.rewards import Diff, Score, TestRun, learned, reward, tests
+from regrade.rewards import Diff, Score, TestRun, learned, reward
 from regrade.rewards.assurance import assured
 from regrade.rewards.builtin import builtin_rewards
 
@@ -37,7 +37,7 @@ def unbounded(run: TestRun) -> Score:
 
 REFUSED = {
     "reward 'always_1' is 1 on each of 100 generated pieces of evidence": TrainingReward(reward=always_1),
-    "reward 'always_1' is -2 on each of": TrainingReward(reward=tests.only_if(always_1), scale=0.0, offset=-2.0),
+    "reward 'always_1' is -2 on each of": TrainingReward(reward=always_1, offset=-3.0),
     "reward 'never_scored' is unscored on each of 100": TrainingReward(reward=never_scored),
     "reward 'unbounded' raised OutOfBoundsError": TrainingReward(reward=unbounded),
     "there is no probe for": TrainingReward(reward=learned),
