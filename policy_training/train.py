@@ -20,14 +20,20 @@ from regrade.policy_training.environments.attempts import gather, scored_answers
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.step_rewards import StepRewards
-from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.environments.training_reward import (
+    DEFAULT_TRAINING_REWARD,
+    TrainingReward,
+    load_training_reward,
+)
 from regrade.policy_training.policies.adapters import add_lora
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
@@ -67,7 +73,8 @@ class TrainingPlan:
     """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
     agent's format is then `agent`. Default: None."""
     step_rewards: StepRewards | None = None
-    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo`, `reinforce` and `ppo`. Default: None: the
+    outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -80,6 +87,30 @@ class TrainingPlan:
     track: Sequence[Tracker] = ()
     """Trackers that get the steps too (not a reward model's): `tensorboard`, `trackio`, `wandb`. Default: none."""
 
+    @classmethod
+    def of(cls, recipe: TrainingRecipe) -> TrainingPlan:
+        """The plan of a recipe; without an agent of its own, that of the checkpoint that it starts from.
+
+        Raises:
+            UserError: the recipe has no limit, there is no such reward, or the format of the checkpoint's agent is
+                damaged.
+        """
+        if recipe.steps is None and recipe.minutes is None:
+            raise UserError("no limit for the training: give `steps=`, `minutes=` or both")
+        agent = recipe.agent or AgentFormat.of_checkpoint(Path(recipe.model))
+        return cls(
+            settings=recipe.settings,
+            model=recipe.model,
+            budget=Budget(recipe.steps, recipe.seconds),
+            reward=DEFAULT_TRAINING_REWARD if recipe.reward is None else load_training_reward(recipe.reward),
+            seed=recipe.seed,
+            agent=agent if agent.limits.turns > 1 else None,
+            demonstrations=recipe.demonstrations,
+            step_rewards=recipe.step_rewards,
+            save_every=recipe.save_every,
+            lora_rank=recipe.lora_rank,
+        )
+
     @property
     def algorithm(self) -> Algorithm:
         return self.settings.algorithm
@@ -88,6 +119,18 @@ class TrainingPlan:
     def files(self) -> Mapping[str, str]:
         """What a checkpoint keeps beside its weights: name -> text."""
         return {} if self.agent is None else self.agent.files()
+
+
+def train_recipe(
+    recipe: TrainingRecipe,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train a model as a recipe says, on these tasks; see `train`."""
+    return train(TrainingPlan.of(recipe), tasks, scorer, out, progress=progress)
 
 
 def train(
@@ -110,8 +153,9 @@ def train(
         ALGORITHM-STEP.
 
     Raises:
-        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, or the folder holds
-            a training with other settings.
+        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, the folder holds a
+            training with other settings, or the reward cannot teach: a probe is missing, or it is the same or unscored
+            on all generated evidence, or raises.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
@@ -122,7 +166,9 @@ def train(
     if plan.agent is not None and plan.algorithm == "reward-model":
         raise UserError("a reward model scores answers of one turn: leave out `agent=`")
     if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
-        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+        raise UserError(
+            f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
+        )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
     check_trackers(plan.track)
@@ -133,6 +179,7 @@ def train(
             prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
+        check_teaches(plan.reward)
     run = Run(out)
     with run.writing():
         run.configure(_configuration(plan, tasks))

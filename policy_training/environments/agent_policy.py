@@ -28,7 +28,6 @@ from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.environments.harmony_actions import HarmonyEpisode, harmony_prompt
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
 from regrade.policy_training.policies.threads import on_free_cores
@@ -48,9 +47,9 @@ class AgentFormat:
     """
 
     limits: EpisodeLimits = field(default_factory=lambda: EpisodeLimits(turns=1))
-    """Default: one turn, as a policy that answers once."""
+    """Of an episode. Default: one turn, as a policy that answers once."""
     max_action_tokens: int = MAX_ANSWER_TOKENS
-    """Default: 40."""
+    """Of an action. Default: 40."""
     max_tokens: int = 0
     """Of an episode after its prompt, actions and observations together. Default: 0: 100 for each turn."""
 
@@ -112,6 +111,7 @@ class AgentPolicy:
     def sample(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[AgentSample]:
         """As `propose`, with the tokens of each episode and their log-probabilities."""
         from regrade.policy_training.policies.dialogues import run_dialogues
+        from regrade.policy_training.policies.precision import to_sample_from
 
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         dialogues = [

@@ -1,17 +1,22 @@
 """PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL removed its own.
 
 The baseline of GRPO is the group of an answer, that of PPO a critic: a value head on the policy's own last hidden
-states that predicts, at every token, the future reward. The reward of an attempt comes at its last token, those of an
-agent's steps at the last token of each action, and a penalty for the KL divergence from the initial policy at every
-token. Advantages are estimated per token (GAE); observations are skipped.
+states that predicts, at every token, the future reward. A step, from top to bottom of `PPOTrainer`:
 
-TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
-critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalty with LoRA.
+1. TRL samples tasks, and their attempts are generated, executed and paid (`_generate_and_score_completions`).
+2. One forward pass gives the log-probabilities of their tokens and the critic's values (`_log_probs_then`).
+3. The reward of an attempt comes at its last token, those of an agent's steps at the last token of each action, and
+   a price of the KL divergence from the initial policy at every token (`_token_rewards`).
+4. Advantages are estimated per token (`generalized_advantages`), observations are skipped, and they are whitened.
+   An advantage plus its value is the critic's target. Unscored attempts are masked.
+5. For some epochs on these attempts: TRL's clipped policy loss, and the critic's clipped loss from the same pass
+   (`_compute_loss`). The critic has a learning rate of its own (`create_optimizer`).
+
+Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalty with LoRA.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -53,7 +58,7 @@ from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
-from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
 from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
@@ -139,14 +144,11 @@ class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     can_reuse_sampled_log_probs = False  # the critic's values need the forward pass
 
     def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **arguments: Any) -> None:
-        # Copied before the base class changes the model. The base class would load the reference from the folder that
-        # the model was loaded from, which may differ from the model now.
-        reference = _frozen_copy(model) if args.kl_coef else None
+        reference = frozen_copy(model) if args.kl_coef else None  # before the base class changes the model
         super().__init__(model, args=args, **arguments)
         device = self.accelerator.device
         self.reference = None if reference is None else reference.to(device)
         self.value_head = (value_head or ValueHead(model.config.get_text_config().hidden_size)).to(device)
-        self._rewards = torch.empty(0)
         self._latest: dict[str, Tensor] = {}
         """Per-token numbers of the policy's latest forward pass, (B, C) each."""
 
@@ -158,13 +160,6 @@ class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
         if "values" in numbers:
             self._latest = numbers
         return numbers
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """As inherited; also stores the weighted sums, (B,), with NaN for unscored answers."""
-        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        weighted = rewards * self.reward_weights.to(rewards.device)
-        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
-        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """The inherited batch, with per-token advantages and the critic's targets; all (B, C)."""
@@ -254,13 +249,6 @@ class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
 
 def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
     torch.nn.utils.clip_grad_norm_(weights, limit)
-
-
-def _frozen_copy(model: Any) -> Any:
-    """A separate model with the same weights, without the hooks and patches of the original."""
-    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
-    reference.load_state_dict(model.state_dict())
-    return reference.requires_grad_(False).eval()
 
 
 def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ logging and checkpoints. With `trajectories`, a completion is a whole trajectory
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -38,8 +39,14 @@ class SharedPrompts:
         UserError: it is launched in several processes.
     """
 
-    def __init__(self, *args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, *, args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
+        # Copied before the base class changes the model. The base class would load the reference from the folder that
+        # the model was loaded from, which may differ from the model now; so it first hears of no KL penalty.
+        beta, args.beta = args.beta, 0.0
+        reference = frozen_copy(model) if beta else None
+        super().__init__(model, args=args, **kwargs)  # type: ignore[call-arg]
+        self.beta = args.beta = beta
+        self.ref_model = None if reference is None else reference.to(self.accelerator.device)  # type: ignore[attr-defined]
         self.trajectories = trajectories
         if trajectories is not None:
             self.rollout_func = trajectories.rollout
@@ -54,6 +61,8 @@ class SharedPrompts:
         """(B, C) of the rows that the next passes run: 1 on the policy's own tokens; None: on all."""
         self._balance: list[Tensor] | None = None
         """Receives the router's loss of each pass."""
+        self._rewards = torch.empty(0)
+        """(B,) of the latest batch: the weighted sums of the reward functions, NaN for unscored attempts."""
 
     answer_batch_rows = ROWS
     """Completions decoded at a time."""
@@ -82,6 +91,12 @@ class SharedPrompts:
         if self.trajectories.credit == "step":
             batch["advantages"] = self.trajectories.step_advantages(batch["advantages"], self.num_generations)
         return {"tool_mask": self._actions} | batch
+
+    def _calculate_rewards(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
+        weighted = rewards * self.reward_weights.to(rewards.device)
+        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
+        return rewards
 
     def _generate(self: Any, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)  # type: ignore[misc]
@@ -159,9 +174,10 @@ class SharedPrompts:
         answers = _without_padding(input_ids[:, split:], attention_mask[:, split:])
         keys = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         sampled, self._sampled = self._sampled, {}
-        if any(key not in sampled for key in keys):
+        if any(answer and (prompt, answer) not in sampled for prompt, answer in keys):
             return None
-        rows = [torch.tensor(sampled[key], device=input_ids.device) for key in keys]
+        # a masked answer, which its limit of tokens cut off, has no tokens left
+        rows = [torch.tensor(sampled[key] if key[1] else [], device=input_ids.device) for key in keys]
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])
 
     def _numbers_of_tokens(
@@ -204,6 +220,13 @@ class SharedPrompts:
 
     can_drop_rows = True
     """Is the normaliser of the loss independent of rows with advantage 0? (A sum over a fixed count.)"""
+
+
+def frozen_copy(model: Any) -> Any:
+    """A separate model with the same weights, without the hooks and patches of the original."""
+    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
+    reference.load_state_dict(model.state_dict())
+    return reference.requires_grad_(False).eval()
 
 
 def _groups_shuffled(inputs: dict[str, Any], size: int) -> dict[str, Any]:
