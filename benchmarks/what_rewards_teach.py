@@ -238,6 +238,8 @@ def in_words(value: float, low: float, high: float, *, is_rate: bool, sign: str 
     scale, unit, form = (100, " %", f"{sign}.1f") if is_rate else (1, "", f"{sign}.2f")
     if math.isnan(value):
         return "–"
+    if math.isnan(low):  # of a single function
+        return f"{scale * value:{form}}{unit}"
     return f"{scale * value:{form}}{unit} [{scale * low:{form}}, {scale * high:{form}}]"
 
 
