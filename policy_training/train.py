@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,25 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.attempt_samples import write_samples
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.step_rewards import StepRewards
-from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.environments.training_reward import (
+    DEFAULT_TRAINING_REWARD,
+    TrainingReward,
+    load_training_reward,
+)
+from regrade.policy_training.policies.adapters import add_lora
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
@@ -65,10 +76,14 @@ class TrainingPlan:
     """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
     agent's format is then `agent`. Default: None."""
     step_rewards: StepRewards | None = None
-    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo`, `reinforce` and `ppo`. Default: None: the
+    outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
+    lora_rank: int | None = None
+    """Rank of the adapters that alone learn, beside frozen weights; a checkpoint then holds them alone. Default: None:
+    all weights learn."""
     resume: ResumePoints = field(default_factory=ResumePoints)
     """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
     step in which five minutes have passed since the last one."""
@@ -81,6 +96,30 @@ class TrainingPlan:
     """Held-out tasks that the guard probes, of which nothing is learned; the checkpoint has the best weights by this
     probe. Default: none: the checkpoint has the last weights, if no alarm came."""
 
+    @classmethod
+    def of(cls, recipe: TrainingRecipe) -> TrainingPlan:
+        """The plan of a recipe; without an agent of its own, that of the checkpoint that it starts from.
+
+        Raises:
+            UserError: the recipe has no limit, there is no such reward, or the format of the checkpoint's agent is
+                damaged.
+        """
+        if recipe.steps is None and recipe.minutes is None:
+            raise UserError("no limit for the training: give `steps=`, `minutes=` or both")
+        agent = recipe.agent or AgentFormat.of_checkpoint(Path(recipe.model))
+        return cls(
+            settings=recipe.settings,
+            model=recipe.model,
+            budget=Budget(recipe.steps, recipe.seconds),
+            reward=DEFAULT_TRAINING_REWARD if recipe.reward is None else load_training_reward(recipe.reward),
+            seed=recipe.seed,
+            agent=agent if agent.limits.turns > 1 else None,
+            demonstrations=recipe.demonstrations,
+            step_rewards=recipe.step_rewards,
+            save_every=recipe.save_every,
+            lora_rank=recipe.lora_rank,
+        )
+
     @property
     def algorithm(self) -> Algorithm:
         return self.settings.algorithm
@@ -89,6 +128,18 @@ class TrainingPlan:
     def files(self) -> Mapping[str, str]:
         """What a checkpoint keeps beside its weights: name -> text."""
         return {} if self.agent is None else self.agent.files()
+
+
+def train_recipe(
+    recipe: TrainingRecipe,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train a model as a recipe says, on these tasks; see `train`."""
+    return train(TrainingPlan.of(recipe), tasks, scorer, out, progress=progress)
 
 
 def train(
@@ -115,8 +166,9 @@ def train(
         ALGORITHM-STEP.
 
     Raises:
-        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, or the folder holds
-            a training with other settings.
+        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, the folder holds a
+            training with other settings, or the reward cannot teach: a probe is missing, or it is the same or unscored
+            on all generated evidence, or raises.
         UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
@@ -130,7 +182,9 @@ def train(
     if plan.agent is not None and plan.algorithm == "reward-model":
         raise UserError("a reward model scores answers of one turn: leave out `agent=`")
     if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
-        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+        raise UserError(
+            f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
+        )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
     check_trackers(plan.track)
@@ -141,6 +195,7 @@ def train(
             prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
+        check_teaches(plan.reward)
     run = Run(out)
     with run.writing():
         run.configure(_configuration(plan, tasks))
@@ -152,7 +207,7 @@ def train(
 
 
 Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
 
 
 def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
@@ -162,20 +217,23 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _run, _progress: ()
+        return lambda _run, _model, _progress: ()
     if plan.demonstrations is not None:
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
             raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
-        return lambda _run, _progress: traces
+        return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _run, _progress: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
+        return lambda _run, _model, _progress: answers
+    limits = plan.agent.limits
+    Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
-    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
+    def execute(run: Run, model: LanguageModel, progress: Progress | None) -> Sequence[Transcript]:
         began, path = time.monotonic(), run.folder / "demonstrations.jsonl"
+        form = CompactExpert if Harmony.of(model.tokenizer) is None else CallExpert
+        demonstrator = Demonstrator(tasks, scorer, limits, seed=plan.seed, form=form)
         if run.finished("demonstrations"):
             return write_demonstrations(demonstrator, path, progress).transcripts
         with run.phase("demonstrations"):
@@ -206,6 +264,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "save_every": plan.save_every,
         "stability": None if plan.stability is None else asdict(plan.stability),
         "probe_tasks": [task.id for task in plan.probe_tasks],
+        "lora_rank": plan.lora_rank,
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
     }
@@ -221,10 +280,14 @@ def _train_into(
     tell: Callable[[str], None] | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
-    examples = lessons(run, progress)
-    language_model = load_model(plan.model, to_train=True)
+    language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
+    if plan.lora_rank is not None:
+        add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
+    examples = lessons(run, language_model, progress)
     with run.phase(plan.algorithm):
-        run.rewind(plan.algorithm, last_step(run.folder / "trainer"))
+        begun = last_step(run.folder / "trainer")
+        run.rewind(plan.algorithm, begun)
+        run.rewind_samples(begun)
         log = _log(run, plan, language_model, progress)
         guard = _guard(run, plan, language_model, scorer, log, tell)
         try:
@@ -263,7 +326,7 @@ def _run_trainer(
     guard: StabilityGuard | None,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
-    resume, track = plan.resume, plan.track
+    resume, track, keep = plan.resume, plan.track, partial(write_samples, run.samples)
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(
@@ -290,6 +353,7 @@ def _run_trainer(
                 reward=reward,
                 log=log,
                 guard=guard,
+                keep=partial(keep, 0),
                 resume=resume,
                 track=track,
             )
@@ -312,6 +376,7 @@ def _run_trainer(
                 guard=guard,
                 resume=resume,
                 track=track,
+                keep=keep,
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -329,6 +394,7 @@ def _run_trainer(
                 guard=guard,
                 resume=resume,
                 track=track,
+                keep=keep,
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)

@@ -14,12 +14,12 @@ MOST_ROWS = 32
 """Attempts in a measurement of the KL divergence."""
 
 
-def ratio_drift(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> float:
+def ratio_distance(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> float:
     """Mean of |ratio - 1| over the unmasked tokens; all (rows, tokens). NaN without a token."""
     return float(((log_probs - sampled).exp() - 1).abs()[mask.bool()].mean())
 
 
-def sequence_drift(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> float:
+def sequence_distance(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> float:
     """The same, where of the sampler only the sums over each row are known, (rows,): per row, at its mean token."""
     tokens = mask.sum(1).clamp(min=1)
     return float(((((log_probs * mask).sum(1) - sampled) / tokens).exp() - 1).abs().mean())

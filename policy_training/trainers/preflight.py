@@ -26,6 +26,7 @@ from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
+from regrade.policy_training.trainers.ratio_drift import ratio_drift
 from regrade.policy_training.trainers.shared_prompts import pack, packed_log_probs, passes
 
 PreflightVerdict = Literal["ok", "suspect", "fails", "not tested"]
@@ -120,11 +121,10 @@ def _ratio_check(
     if not now:
         return PreflightCheck(f"ratio: {name}", "not tested", "", "no attempt has a token")
     new, old = torch.cat(list(now)), torch.cat(list(then))
-    gap = float((new.exp() - old.exp()).abs().mean())
-    ratio = (new - old).exp()
-    outside = float(((ratio < 0.8) | (ratio > 1.2)).float().mean())
+    drift = ratio_drift(new, old)
+    gap = drift.gap
     verdict: PreflightVerdict = "ok" if gap < NORMAL_GAP else "suspect" if gap < SUSPECT_GAP else worst
-    measured = f"probabilities differ by {gap:.2g}, ratios by {float((ratio - 1).abs().mean()):.2g}; {outside:.1%} of "
+    measured = f"probabilities differ by {gap:.2g}, ratios by up to {drift.largest:.2g}; {drift.outside:.1%} of "
     return PreflightCheck(f"ratio: {name}", verdict, measured + "them outside [0.8, 1.2]", what)
 
 

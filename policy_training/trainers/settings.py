@@ -6,17 +6,21 @@ What a trainer needs besides is how long it trains (`Budget`), its seed, and whe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 
-Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
-OnlineAlgorithm = Literal["grpo", "rloo"]
+Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "reinforce", "ppo", "reward-model"]
+OnlineAlgorithm = Literal["grpo", "rloo", "reinforce"]
 Credit = Literal["trajectory", "step"]
 Generation = Literal["shared", "trl", "vllm"]
+LossType = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo"]
+RatioLevel = Literal["token", "sequence"]
+RewardScale = Literal["none", "group", "batch"]
+Baseline = Literal["none", "batch"]
 
 
 class _ValidRange(NamedTuple):
@@ -43,9 +47,16 @@ _SAMPLING = _ValidRange(
     lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
     "a temperature of at least 0 and at least 1 sample",
 )
-_CREDIT = _ValidRange(lambda value: value in get_args(Credit), " or ".join(get_args(Credit)))
-_GENERATION = _ValidRange(lambda value: value in get_args(Generation), " or ".join(get_args(Generation)))
-_ALGORITHM = _ValidRange(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
+_BELOW_1 = _ValidRange(lambda value: 0 < value < 1, "a number above 0 and below 1")
+_OPTIONAL_POSITIVE = _ValidRange(
+    lambda value: value is None or _POSITIVE.contains(value), f"{_POSITIVE.words}, or None"
+)
+_FLAG = _ValidRange(lambda value: isinstance(value, bool), "True or False")
+
+
+def _one_of(choices: Any) -> _ValidRange:
+    names = get_args(choices)
+    return _ValidRange(lambda value: value in names, " or ".join(names))
 
 
 def _check(settings: object, **ranges: _ValidRange) -> None:
@@ -96,10 +107,10 @@ class ExpertIterationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineSettings:
-    """GRPO and RLOO."""
+    """GRPO, RLOO and REINFORCE; what an option does in the loss is TRL's. An option of another algorithm is refused."""
 
     algorithm: OnlineAlgorithm
-    """`grpo` or `rloo`; no default."""
+    """`grpo`, `rloo` or `reinforce`; no default."""
     learning_rate: float = 2e-5
     """Peak learning rate, after the warm-up; > 0. Default: 2e-5."""
     prompts_per_step: int = 8
@@ -109,10 +120,38 @@ class OnlineSettings:
     steps_per_generation: int = 1
     """Optimizer steps that share one generation, `prompts_per_step` tasks each; >= 1. Sampling and execution use the
     machine better in large batches; the ratio to the sampling policy is clipped. Default: 1."""
+    num_iterations: int = 1
+    """Optimizer steps on each attempt; >= 1. From the second one on, the ratio to the sampling policy is clipped.
+    Default: 1."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     frozen: float = 0.0
     """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
+    loss_type: LossType = "dapo"
+    """How the loss adds up tokens: `dapo`, over all tokens of a step; `grpo`, a mean over each attempt's tokens first;
+    `dr_grpo`, over a constant, the longest answer; `bnpo`, over the tokens of a pass; `cispo`, as `dapo`, where the
+    clipped ratio weighs the gradient, so that no token loses it. Default: `dapo`."""
+    importance_sampling_level: RatioLevel = "token"
+    """Whose ratio to the sampling policy is clipped: `token`, or `sequence`, the mean over an attempt's tokens (GSPO).
+    Default: `token`."""
+    epsilon: float = 0.2
+    """The ratio is clipped from below at 1 - epsilon, above 0 and below 1. Default: 0.2."""
+    epsilon_high: float | None = None
+    """The ratio is clipped from above at 1 + epsilon_high; > 0. With `cispo`, it is the largest ratio itself, at least
+    1, and has no default. Default: None: that of `epsilon`."""
+    scale_rewards: RewardScale = "none"
+    """What an advantage is divided by: `none`; `group`, its group's standard deviation; `batch`, that of the batch.
+    Default: `none`."""
+    normalize_advantages: bool = False
+    """Shift and scale the advantages of a batch to mean 0 and standard deviation 1? Default: False."""
+    baseline: Baseline = "none"
+    """What is taken from the reward: `none`, plain REINFORCE; `batch`, the mean of the batch. Default: `none`."""
+    mask_truncated_completions: bool = False
+    """Does an answer that its limit of tokens cut off (of an agent: whose last action was cut off) teach nothing?
+    Default: False."""
+    beta: float = 0.0
+    """Weight of the KL divergence from the initial policy, in the loss, in RLOO in the reward; >= 0. 0: no reference
+    model. Default: 0."""
     credit: Credit = "trajectory"
     """What an advantage belongs to: `trajectory`, all actions of an attempt; or `step` (grpo), each action by what came
     after it. Default: `trajectory`."""
@@ -131,17 +170,64 @@ class OnlineSettings:
             raise UserError("OnlineSettings: credit is 'step', which TRL's own trainers do not know; use 'shared'")
         _check(
             self,
-            algorithm=_ALGORITHM,
-            credit=_CREDIT,
-            generation=_GENERATION,
+            algorithm=_one_of(OnlineAlgorithm),
+            credit=_one_of(Credit),
+            generation=_one_of(Generation),
             prompts_per_pass=_OPTIONAL_COUNT,
             learning_rate=_POSITIVE,
             prompts_per_step=_COUNT,
             samples_per_prompt=_GROUP,
             steps_per_generation=_COUNT,
+            num_iterations=_COUNT,
             temperature=_POSITIVE,
             frozen=_SHARE,
+            loss_type=_one_of(LossType),
+            importance_sampling_level=_one_of(RatioLevel),
+            epsilon=_BELOW_1,
+            epsilon_high=_OPTIONAL_POSITIVE,
+            scale_rewards=_one_of(RewardScale),
+            normalize_advantages=_FLAG,
+            baseline=_one_of(Baseline),
+            mask_truncated_completions=_FLAG,
+            beta=_NOT_NEGATIVE,
         )
+        for name, algorithms in ONLY_OF.items():
+            value = getattr(self, name)
+            if self.algorithm not in algorithms and value != _default(OnlineSettings, name):
+                raise UserError(
+                    f"OnlineSettings: {name} is {value!r}, which {self.algorithm} does not have; leave it out, or "
+                    f"train by {' or '.join(algorithms)}"
+                )
+        if self.credit == "step" and self.scale_rewards != "none":
+            raise UserError(
+                f"OnlineSettings: scale_rewards is {self.scale_rewards!r}, but rewards of steps (credit 'step') keep "
+                "their scale; set it to 'none'"
+            )
+        if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
+            raise UserError(
+                f"OnlineSettings: epsilon_high is {self.epsilon_high!r}, and with loss_type 'cispo' it is the largest "
+                "ratio itself; give a number of at least 1, such as 5"
+            )
+
+
+ONLY_OF: Mapping[str, tuple[OnlineAlgorithm, ...]] = {
+    "loss_type": ("grpo",),
+    "importance_sampling_level": ("grpo",),
+    "scale_rewards": ("grpo",),
+    "credit": ("grpo",),
+    "epsilon": ("grpo", "rloo"),
+    "epsilon_high": ("grpo", "rloo"),
+    "num_iterations": ("grpo", "rloo"),
+    "steps_per_generation": ("grpo", "rloo"),
+    "generation": ("grpo", "rloo"),
+    "normalize_advantages": ("rloo",),
+    "baseline": ("reinforce",),
+}
+"""Setting of `OnlineSettings` -> the algorithms that have it; all have the others."""
+
+
+def _default(kind: type, name: str) -> Any:
+    return next(each.default for each in fields(kind) if each.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +250,8 @@ class PPOSettings:
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     prompts_per_pass: int | None = None
-    """As in `OnlineSettings`."""
+    """Tasks whose attempts are learned from in one pass. Default: None: all of a batch, and for agents so many that a
+    pass has 8 attempts."""
 
     def __post_init__(self) -> None:
         _check(

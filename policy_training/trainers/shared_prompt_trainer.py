@@ -6,6 +6,7 @@ logging and checkpoints. With `trajectories`, a completion is a whole trajectory
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from trl.trainer.utils import split_tensor_dict
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling import ROWS, Completion, stream
-from regrade.policy_training.trainers.drift import is_on_policy, ratio_drift, sequence_drift
+from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     pack,
@@ -42,8 +43,14 @@ class SharedPrompts:
         UserError: it is launched in several processes.
     """
 
-    def __init__(self, *args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, *, args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
+        # Copied before the base class changes the model. The base class would load the reference from the folder that
+        # the model was loaded from, which may differ from the model now; so it first hears of no KL penalty.
+        beta, args.beta = args.beta, 0.0
+        reference = frozen_copy(model) if beta else None
+        super().__init__(model, args=args, **kwargs)  # type: ignore[call-arg]
+        self.beta = args.beta = beta
+        self.ref_model = None if reference is None else reference.to(self.accelerator.device)  # type: ignore[attr-defined]
         self.trajectories = trajectories
         if trajectories is not None:
             self.rollout_func = trajectories.rollout
@@ -60,6 +67,10 @@ class SharedPrompts:
         """(B, C) log-probabilities of the latest pass with a gradient."""
         self._sampled_at = 0
         """The step of the weights that sampled the present attempts."""
+        self._balance: list[Tensor] | None = None
+        """Receives the router's loss of each pass."""
+        self._rewards = torch.empty(0)
+        """(B,) of the latest batch: the weighted sums of the reward functions, NaN for unscored attempts."""
 
     answer_batch_rows = ROWS
     """Completions decoded at a time."""
@@ -97,6 +108,12 @@ class SharedPrompts:
         if self.num_generations > 1:
             metrics = self._metrics["train" if self.model.training else "eval"]
             metrics["frac_reward_zero_std"][-1] = float((flat == 0).all(1).float().mean())
+
+    def _calculate_rewards(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
+        weighted = rewards * self.reward_weights.to(rewards.device)
+        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
+        return rewards
 
     def _generate(self: Any, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)  # type: ignore[misc]
@@ -146,9 +163,11 @@ class SharedPrompts:
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
         **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, and the
+        router's loss of a mixture of experts or None, in which a prompt counts once for all of its completions."""
         del batch_size
         if (
             self.can_reuse_sampled_log_probs
@@ -160,10 +179,12 @@ class SharedPrompts:
             log_probs = self._log_probs_of_sampling(input_ids, attention_mask, logits_to_keep)
             if log_probs is not None:
                 return log_probs, None, None
+        self._balance = [] if compute_aux_loss else None
         numbers = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
         if torch.is_grad_enabled():
             self._learned_from = numbers["log_probs"].detach()
-        return numbers["log_probs"], numbers.get("entropies"), None
+        balance, self._balance = self._balance, None
+        return numbers["log_probs"], numbers.get("entropies"), torch.stack(balance).mean() if balance else None
 
     def _log_probs_of_sampling(self, input_ids: Tensor, attention_mask: Tensor, width: int) -> Tensor | None:
         """The (B, C) log-probabilities from sampling, for one use; None if one is missing."""
@@ -172,9 +193,10 @@ class SharedPrompts:
         answers = _without_padding(input_ids[:, split:], attention_mask[:, split:])
         keys = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         sampled, self._sampled = self._sampled, {}
-        if any(key not in sampled for key in keys):
+        if any(answer and (prompt, answer) not in sampled for prompt, answer in keys):
             return None
-        rows = [torch.tensor(sampled[key], device=input_ids.device) for key in keys]
+        # a masked answer, which its limit of tokens cut off, has no tokens left
+        rows = [torch.tensor(sampled[key] if key[1] else [], device=input_ids.device) for key in keys]
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])
 
     def _numbers_of_tokens(
@@ -198,7 +220,7 @@ class SharedPrompts:
 
     def _numbers_of_rows(self: Any, model: Any, rows: Sequence[PackedRow], entropy: bool) -> dict[str, Tensor]:
         """`log_probs`, and `entropies` on request, one per token of an action, from one pass over packed rows."""
-        states = prediction_states(model, rows)
+        states = prediction_states(model, rows, self._balance)
         log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
         numbers = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
         return numbers if spread is None else {**numbers, "entropies": spread}
@@ -223,14 +245,14 @@ class SharedPrompts:
         if self._learned_from is None or not mask.any():
             return
         if "old_logps" in inputs:  # RLOO has sums
-            drift = sequence_drift(self._learned_from, inputs["old_logps"], mask)
+            drift = sequence_distance(self._learned_from, inputs["old_logps"], mask)
         else:
             sampled = inputs.get("old_per_token_logps")
             if sampled is None:
                 sampled = self._known_log_probs(inputs)
             if sampled is None:
                 return
-            drift = ratio_drift(self._learned_from, sampled, mask)
+            drift = ratio_distance(self._learned_from, sampled, mask)
         name = "drift_on_policy" if is_on_policy(self) else "drift"
         self._metrics["train" if self.model.training else "eval"][f"ratio/{name}"].append(drift)
 
@@ -247,6 +269,13 @@ class SharedPrompts:
 
     can_drop_rows = True
     """Is the normaliser of the loss independent of rows with advantage 0? (A sum over a fixed count.)"""
+
+
+def frozen_copy(model: Any) -> Any:
+    """A separate model with the same weights, without the hooks and patches of the original."""
+    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
+    reference.load_state_dict(model.state_dict())
+    return reference.requires_grad_(False).eval()
 
 
 def _groups_shuffled(inputs: dict[str, Any], size: int) -> dict[str, Any]:

@@ -84,6 +84,20 @@ def test_log_probs_and_entropies_are_those_of_trls_own_method(grpo: Any) -> None
         torch.testing.assert_close(mine[kept], reference[kept], atol=1e-5, rtol=1e-4)
 
 
+def test_masked_answers_have_no_numbers_and_no_gradient(grpo: Any) -> None:
+    """`mask_truncated_completions` masks an answer that was cut off, and at the worst all of them."""
+    batch = batch_of(grpo, [1.0] * 4)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    for kept in ([True, False, True, False], [False] * 4):
+        answers = batch["completion_mask"] * torch.tensor(kept)[:, None]
+        mask = torch.cat([batch["prompt_mask"], answers], 1)
+        logs, _, _ = grpo._get_per_token_logps_and_entropies(grpo.model, ids, mask, 4, compute_entropy=True)
+        assert not logs[~answers.bool()].any()
+        assert logs[answers.bool()].all()
+    grpo._compute_loss(grpo.model, batch | {"completion_mask": answers}).backward()
+    assert not any(weight.grad is not None and weight.grad.any() for weight in grpo.model.parameters())
+
+
 @pytest.mark.parametrize("advantages", [[0.5, 0.0, 0.0, -1.0], [0.0] * 4])
 def test_leaving_out_rows_without_advantage_changes_no_gradient(grpo: Any, advantages: list[float]) -> None:
     def gradients(can_drop_rows: bool) -> list[torch.Tensor]:
