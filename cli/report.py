@@ -36,18 +36,28 @@ def report(
 ) -> None:
     """Write report.html and summary.json of a run; of a study report.html, report.md and study.json.
 
+    Of a run with a training log it also writes training.html: every logged number, alarms, and attempts. It is all that
+    a run without evaluated policies has.
+
     With --steps, the report says of each step of an agent which tests of the whole suite it fixed and broke, whatever
     the agent saw. A stopped command continues where it stopped.
     """
+    from regrade.evaluators.storage.run import Run
     from regrade.reports.html_report import write_report
     from regrade.reports.study_page import write_study_report
     from regrade.reports.study_results import stored_settings
+    from regrade.reports.training_page import write_training_report
 
     if tasks is not None and not steps:
         raise UserError("--tasks needs --steps: a report alone runs no tests")
     if steps:
         _measure(run, tasks, sandbox, workers)
-    typer.echo(write_report(run) if stored_settings(run) is None else write_study_report(run))
+    if stored_settings(run) is not None:
+        typer.echo(write_study_report(run))
+        return
+    opened = Run.open(run)
+    training = write_training_report(run) if any(opened.training().values()) else None
+    typer.echo(write_report(run) if opened.manifest.policies or training is None else training)
 
 
 def _measure(folder: Path, tasks: Path | None, sandbox: str, workers: int | None) -> None:

@@ -138,6 +138,16 @@ def train(
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST, help="Rank of the adapters (LoRA) that alone learn. Default: all weights learn."),
+    ] = None,
+    action_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Most tokens of an agent's action. Default: those of its checkpoint, or 40."
+        ),
+    ] = None,
     resume_every: Annotated[
         int | None,
         typer.Option(
@@ -191,6 +201,7 @@ def train(
         "demonstrations": demonstrations,
         "reward": reward,
         "save_every": save_every,
+        "lora_rank": lora,
         "seed": seed,
     }
     recipe = replace(base, **{name: value for name, value in given.items() if value is not None})
@@ -203,7 +214,7 @@ def train(
     _check_agent_options(algorithm, generation or "shared", paid, pays_steps=recipe.step_rewards is not None)
     credit: Credit | None = None if shaping is None else "trajectory" if shaping == "none" else "step"
     settings = overridden(recipe.settings, learning_rate, samples, temperature, generation, credit)
-    recipe = replace(recipe, settings=settings, agent=_agent(recipe.agent, limits))
+    recipe = replace(recipe, settings=settings, agent=_agent(recipe, limits, action_tokens))
     check_training_libraries("`regrade train`")
     source = recipe.tasks or "builtin"
     split = recipe.split
@@ -217,12 +228,15 @@ def train(
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.storage.run import Run
 
     plan = replace(TrainingPlan.of(recipe), resume=ResumePoints(resume_every), track=() if track is None else (track,))
     if plan.step_rewards is not None and plan.agent is None:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     chosen = measured(loaded, sandbox)
     probes = model_probes(reward_model)
+    if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
+        stderr().print(f"{out} holds a finished training: nothing is trained", markup=False, soft_wrap=True)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
     if loaded and (
@@ -268,17 +282,22 @@ def _step_rewards(
     return found if pays else None
 
 
-def _agent(base: AgentFormat | None, limits: EpisodeLimits | None) -> AgentFormat | None:
+def _agent(recipe: TrainingRecipe, limits: EpisodeLimits | None, action_tokens: int | None) -> AgentFormat | None:
     """That of a recipe with the options of the command; None: neither has one."""
     from regrade.policy_training.environments.agent_policy import AgentFormat
 
-    if limits is None:
-        return base
-    if base is None:
-        return AgentFormat(limits)
-    changed = replace(base.limits, turns=limits.turns, test_runs=limits.test_runs)
-    is_default = base == AgentFormat(base.limits, base.max_action_tokens)  # tokens that follow from the turns
-    return replace(base, limits=changed, max_tokens=0 if is_default else base.max_tokens)
+    agent = recipe.agent
+    if limits is not None and agent is None:
+        agent = AgentFormat(limits)
+    elif limits is not None and agent is not None:
+        changed = replace(agent.limits, turns=limits.turns, test_runs=limits.test_runs)
+        is_default = agent == AgentFormat(agent.limits, agent.max_action_tokens)  # tokens that follow from the turns
+        agent = replace(agent, limits=changed, max_tokens=0 if is_default else agent.max_tokens)
+    if action_tokens is not None:
+        agent = agent or AgentFormat.of_checkpoint(Path(recipe.model))
+        room = max(agent.max_tokens, 2 * action_tokens * agent.limits.turns)
+        agent = AgentFormat(agent.limits, action_tokens, room)
+    return agent
 
 
 def _check_agent_options(algorithm: Algorithm, generation: Generation, shaping: Shaping, *, pays_steps: bool) -> None:

@@ -35,6 +35,8 @@ never leaves its module. Any other exception is a defect of the program.
         RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
         ToolMistakeError (policy_training/environments/edited_tree.py): an agent's use of a tool; the running episode,
             which makes it the observation
+        MalformedMessageError (policy_training/policies/harmony.py): tokens of a policy that are no messages; its
+            episode, which makes it the observation
         LostAttemptError (policy_training/policies/endpoint_requests.py): the server of a model; the connection, which
             retries, and then its policy, which returns a lost rollout
 

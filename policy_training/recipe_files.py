@@ -83,6 +83,8 @@ class TrainingRecipe:
     """Wall time at most, in minutes; > 0. Default: no limit."""
     save_every: _Count | None = None
     """Optimizer steps between checkpoints along the training; >= 1. Default: only the last one."""
+    lora_rank: _Count | None = None
+    """Rank of the adapters (LoRA) that alone learn, beside frozen weights; >= 1. Default: all weights learn."""
     reward: _Text | None = None
     """What an attempt is paid, not for sft: a built-in reward, or FILE:NAME of a `Reward` or a `TrainingReward`.
     Default: 1 for a clean fix, a part for a partial one, less than nothing for breakage."""

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.attempt_samples import write_samples
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.step_rewards import StepRewards
@@ -24,6 +27,8 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     load_training_reward,
 )
+from regrade.policy_training.policies.adapters import add_lora
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
@@ -73,6 +78,9 @@ class TrainingPlan:
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
+    lora_rank: int | None = None
+    """Rank of the adapters that alone learn, beside frozen weights; a checkpoint then holds them alone. Default: None:
+    all weights learn."""
     resume: ResumePoints = field(default_factory=ResumePoints)
     """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
     step in which five minutes have passed since the last one."""
@@ -100,6 +108,7 @@ class TrainingPlan:
             demonstrations=recipe.demonstrations,
             step_rewards=recipe.step_rewards,
             save_every=recipe.save_every,
+            lora_rank=recipe.lora_rank,
         )
 
     @property
@@ -182,7 +191,7 @@ def train(
 
 
 Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
 
 
 def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
@@ -192,20 +201,23 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _run, _progress: ()
+        return lambda _run, _model, _progress: ()
     if plan.demonstrations is not None:
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
             raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
-        return lambda _run, _progress: traces
+        return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _run, _progress: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
+        return lambda _run, _model, _progress: answers
+    limits = plan.agent.limits
+    Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
-    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
+    def execute(run: Run, model: LanguageModel, progress: Progress | None) -> Sequence[Transcript]:
         began, path = time.monotonic(), run.folder / "demonstrations.jsonl"
+        form = CompactExpert if Harmony.of(model.tokenizer) is None else CallExpert
+        demonstrator = Demonstrator(tasks, scorer, limits, seed=plan.seed, form=form)
         if run.finished("demonstrations"):
             return write_demonstrations(demonstrator, path, progress).transcripts
         with run.phase("demonstrations"):
@@ -234,6 +246,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
+        "lora_rank": plan.lora_rank,
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
     }
@@ -248,10 +261,14 @@ def _train_into(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
-    examples = lessons(run, progress)
-    language_model = load_model(plan.model, to_train=True)
+    language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
+    if plan.lora_rank is not None:
+        add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
+    examples = lessons(run, language_model, progress)
     with run.phase(plan.algorithm):
-        run.rewind(plan.algorithm, last_step(run.folder / "trainer"))
+        begun = last_step(run.folder / "trainer")
+        run.rewind(plan.algorithm, begun)
+        run.rewind_samples(begun)
         log = _log(run, plan, language_model, progress)
         with tracked(plan.track, run.folder):
             _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
@@ -269,7 +286,7 @@ def _run_trainer(
     log: StepLog,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
-    resume, track = plan.resume, plan.track
+    resume, track, keep = plan.resume, plan.track, partial(write_samples, run.samples)
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(
@@ -286,6 +303,7 @@ def _run_trainer(
                 seed=seed,
                 reward=reward,
                 log=log,
+                keep=partial(keep, 0),
                 resume=resume,
                 track=track,
             )
@@ -307,6 +325,7 @@ def _run_trainer(
                 log=log,
                 resume=resume,
                 track=track,
+                keep=keep,
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -323,6 +342,7 @@ def _run_trainer(
                 log=log,
                 resume=resume,
                 track=track,
+                keep=keep,
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)

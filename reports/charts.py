@@ -238,8 +238,22 @@ def bars(name: str, description: str, seconds: Mapping[str, float]) -> Markup:
     return drawing.svg
 
 
-def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[float | None], ink: str) -> Markup:
-    """One quantity over training steps: each step faint, the running mean on top; null is a gap."""
+def curve(
+    name: str,
+    quantity: str,
+    steps: Sequence[float],
+    values: Sequence[float | None],
+    ink: str,
+    *,
+    alarms: Sequence[float] = (),
+    returns: Sequence[float] = (),
+) -> Markup:
+    """One quantity over training steps: each step faint, the running mean on top; null is a gap.
+
+    Args:
+        alarms: steps with a line: the stability guard stopped them.
+        returns: those of them at which training went back to earlier weights; their line is whole.
+    """
     import pandas as pd
 
     raw = pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
@@ -247,6 +261,10 @@ def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[flo
     with canvas(name, f"{quantity} over training steps", width=270, height=160) as drawing:
         axes = drawing.axes
         axes.plot(steps, raw, color=INKS[ink], alpha=0.3, linewidth=1)
+        for step in alarms:
+            is_return = step in returns
+            tip = drawing.tip(f"step {step:g}: {'alarm and rollback' if is_return else 'alarm'}")
+            axes.axvline(step, color=INKS["bad"], linewidth=1, linestyle="-" if is_return else ":", gid=tip)
         ends = f"{quantity}: {smooth.iloc[0]:.3g} to {smooth.iloc[-1]:.3g}"
         axes.plot(steps, smooth, color=INKS[ink], gid=drawing.tip(ends))
         if len(raw) == 1:

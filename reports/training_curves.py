@@ -68,10 +68,10 @@ def _phase(phase: str, rows: Sequence[Mapping[str, Any]]) -> PhaseCurves:
         return PhaseCurves(phase, 1, (), figures, ())
     steps = [float(row.get("step", 0)) for row in rows]
     charts = [
-        (_words(key), curve(f"{phase}-{key}", _words(key), steps, _values(rows, key), "s3"))
+        (_words(key), curve(f"{phase}-{key}", _words(key), steps, numbers_of(rows, key), "s3"))
         for key in _quantities(rows)[:MOST]
     ]
-    return PhaseCurves(phase, len(rows), tuple(charts), (), tuple(_alarms(rows)))
+    return PhaseCurves(phase, len(rows), tuple(charts), (), tuple(alarms_of(rows)))
 
 
 def _words(key: str) -> str:
@@ -87,22 +87,24 @@ def _quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if key not in HIDDEN
         and not key.endswith("_seconds")
         and "/" not in key
-        and any(value is not None for value in _values(rows, key))
+        and any(value is not None for value in numbers_of(rows, key))
     ]
     return sorted(numeric, key=lambda key: PREFERRED.index(key) if key in PREFERRED else len(PREFERRED))
 
 
-def _values(rows: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
+def numbers_of(rows: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
+    """A quantity at each logged step; None where it is missing, not finite or no number."""
     values = [row.get(key) for row in rows]
     return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
 
 
-def _alarms(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def alarms_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the log itself shows to be wrong, a line each."""
     for key in dict.fromkeys(key for row in rows for key in row):
         steps = [row.get("step") for row in rows if key in row and row[key] is None]
         if steps:
             listed = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
             yield f"{_words(key)} was not finite at step {listed}"
-    entropy = [value for value in _values(rows, "entropy") if value is not None]
+    entropy = [value for value in numbers_of(rows, "entropy") if value is not None]
     if len(entropy) >= 5 and entropy[-1] < COLLAPSED * entropy[0]:
         yield f"entropy fell from {entropy[0]:.2f} to {entropy[-1]:.2f}: the policy hardly varies its answers"

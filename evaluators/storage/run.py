@@ -5,6 +5,7 @@
     RUN/evaluations/POLICY.jsonl        rows of a policy on the held-out tasks, all temperatures
     RUN/evaluations-validation/...      the same on the validation tasks, which choose the temperatures
     RUN/training/PHASE.jsonl            one line a step, any numeric keys (loss, reward, entropy, kl, ...)
+    RUN/samples.jsonl                   attempts from along a training
     RUN/checkpoints/NAME/               weights and optimizer states
     RUN/hunks.jsonl                     values of hunks: see `regrade.reports.attribution_store`
     RUN/summary.json, RUN/report.html   written by `regrade.reports`
@@ -302,6 +303,11 @@ class Run:
         """Path of a policy's rows on validation tasks, which choose its temperature and checkpoint."""
         return self.folder / "evaluations-validation" / f"{_file_name(policy)}.jsonl"
 
+    @property
+    def samples(self) -> Path:
+        """Attempts from along the training, for its page."""
+        return self.folder / "samples.jsonl"
+
     def training_log(self, phase: str) -> Path:
         return self.folder / "training" / f"{_file_name(phase)}.jsonl"
 
@@ -339,16 +345,21 @@ class Run:
         journal.append(self.training_log(phase), [row])
 
     def rewind(self, phase: str, step: int = 0) -> None:
-        """Remove from a phase's training log what follows `step`: a training goes on from there, and logs it again."""
-        path, kept, last = self.training_log(phase), [], 0
-        if not path.exists():
-            return
-        for row in _typed(journal.read(path), _TrainingStep, path):
-            if not last <= row.get("step", 0) <= step:
-                break
-            last = row.get("step", 0)
-            kept.append(json.dumps(row) + "\n")
-        journal.write_atomically(path, "".join(kept))
+        """Remove from a phase's training log what follows `step`: a training goes on from there, and logs it again.
+
+        With 0, all of it.
+        """
+        path = self.training_log(phase)
+        if path.exists():
+            rows = _typed(journal.read(path), _TrainingStep, path) if step else ()
+            journal.write_atomically(path, "".join(json.dumps(row) + "\n" for row in _until(rows, step)))
+
+    def rewind_samples(self, step: int) -> None:
+        """Likewise the sampled attempts of later steps."""
+        if self.samples.exists():
+            rows = _typed(journal.read(self.samples), _TrainingStep, self.samples)
+            kept = [json.dumps(row) + "\n" for row in rows if row.get("step", 0) <= step]
+            journal.write_atomically(self.samples, "".join(kept))
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
         """Record the configuration of a run that is begun, or goes on.
@@ -423,6 +434,16 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
             yield from _differences(f"{name}.{key}".lstrip("."), before.get(key), now.get(key))
     elif before != now:
         yield f"{name} was {json.dumps(before)} and is now {json.dumps(now)}"
+
+
+def _until(rows: Iterable[dict[str, Any]], step: int) -> Iterator[dict[str, Any]]:
+    """The rows up to a step, without what was logged after the steps, such as a summary."""
+    last = 0
+    for row in rows:
+        if not last <= row.get("step", 0) <= step:
+            return
+        last = row.get("step", 0)
+        yield row
 
 
 def _remove(folder: Path, present: Collection[Path], absent: Sequence[Path]) -> None:

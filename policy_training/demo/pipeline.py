@@ -10,7 +10,7 @@
 6. A reward model from the executed attempts of 3.
 7. Validation tasks select each policy's temperature; the verdict comes from packages without any training task.
 
-Every phase stores its result, and a killed run resumes in the phase in which it was killed.
+Every phase stores its result, and a killed run goes on within the phase in which it was killed.
 """
 
 from __future__ import annotations

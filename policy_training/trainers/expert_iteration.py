@@ -22,6 +22,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, gather
 from regrade.policy_training.environments.compact_episode import SUBMIT
+from regrade.policy_training.environments.reward_components import numbers_of_round
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
@@ -29,7 +30,6 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.online import episode_rates, rates
 from regrade.policy_training.trainers.resuming import ResumePoints
-from regrade.policy_training.trainers.reward_components import numbers_of_round
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft

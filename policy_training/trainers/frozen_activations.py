@@ -138,13 +138,15 @@ class _ActivationCache:
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(1).tolist()
         keys = [tuple(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
-        missing = [index for index, key in enumerate(keys) if key not in self._stored]
-        rows = {index: self._stored[key] for index, key in enumerate(keys) if key in self._stored}
-        if missing:
-            fresh = self.layers.states(ids[missing], mask[missing])
-            for index, states in zip(missing, fresh, strict=True):
-                rows[index] = states[: lengths[index]]
-                self._store(keys[index], rows[index])
+        rows = {}
+        for index, (key, length) in enumerate(zip(keys, lengths, strict=True)):
+            if key not in self._stored:
+                # Alone: with others its rounding would depend on them, and a training that goes on after a kill first
+                # sees it with others than the one that was killed.
+                rows[index] = self.layers.states(ids[index : index + 1, :length], mask[index : index + 1, :length])[0]
+                self._store(key, rows[index])
+            else:
+                rows[index] = self._stored[key]
         states = rows[0].new_zeros(*ids.shape, rows[0].shape[-1])
         for index, row in rows.items():
             states[index, : len(row)] = row

@@ -24,6 +24,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
@@ -31,6 +32,7 @@ from regrade.policy_training.environments.training_reward import (
     training_reward_of,
 )
 from regrade.policy_training.policies.dialogues import MOST_THREADS
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
@@ -38,12 +40,14 @@ from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
-from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import Baseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
+
+KeepAttempts = Callable[[int, list[Attempt]], object]
+"""Called with the attempts of a generation and the first step that learns from them."""
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
 
@@ -55,7 +59,17 @@ REINFORCE_LOSS = "dr_grpo"
 
 
 class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO, which can go on after a kill."""
+    """TRL's GRPO, which can go on after a kill, and whose ratio is exactly 1 where nothing was learned since sampling.
+
+    With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
+    use other experts than the loss's, and the ratio is not 1.
+    """
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.num_iterations == 1 and self.args.steps_per_generation <= self.args.gradient_accumulation_steps:
+            batch.pop("old_per_token_logps", None)  # the loss takes its own, detached
+        return batch
 
 
 class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
@@ -143,7 +157,7 @@ class ExecutedTests:
         tasks: Sequence[Task],
         scorer: Scorer,
         reward: TrainingReward,
-        keep: Callable[[list[Attempt]], None] | None = None,
+        keep: KeepAttempts | None = None,
         *,
         trajectories: TrajectoryBatch | None = None,
         step_rewards: StepRewards | None = None,
@@ -189,7 +203,7 @@ class ExecutedTests:
         rollouts = self._rollouts(completions, task_id)
         attempts = self._attempts(rollouts)
         if self.keep is not None:
-            self.keep(attempts)
+            self.keep(kwargs["trainer_state"].global_step + 1, attempts)
         unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
         values = [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
         if self.trajectories is not None:
@@ -319,6 +333,7 @@ def train_online(
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
+    keep: KeepAttempts | None = None,
 ) -> None:
     """Train the model in place by GRPO, RLOO or REINFORCE; the tasks' references are not read.
 
@@ -328,12 +343,14 @@ def train_online(
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
+        keep: called with the attempts of each generation. Default: None.
 
     Raises:
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
             no effect.
     """
     check_settings(settings, agent, step_rewards)
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
@@ -342,7 +359,7 @@ def train_online(
         play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
         trajectories = TrajectoryBatch(play, settings.credit, policy.times)
     executed = ExecutedTests(
-        hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
+        hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
     )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     trainer_type, config = trainer_and_config(settings, len(tasks), common, agent)

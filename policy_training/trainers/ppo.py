@@ -12,7 +12,7 @@ states that predicts, at every token, the future reward. A step, from top to bot
 5. For some epochs on these attempts: TRL's clipped policy loss, and the critic's clipped loss from the same pass
    (`_compute_loss`). The critic has a learning rate of its own (`create_optimizer`).
 
-Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
+Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalty with LoRA.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     training_reward_of,
 )
+from regrade.policy_training.policies.adapters import has_adapters
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -53,7 +55,7 @@ from regrade.policy_training.trainers.advantages import (
 )
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import shared_play
-from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
@@ -297,6 +299,7 @@ def train_ppo(
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
+    keep: KeepAttempts | None = None,
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -308,10 +311,16 @@ def train_ppo(
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
+        keep: called with the attempts of each generation. Default: None.
 
     Raises:
-        UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
+        UserError: there are too few tasks for a batch, `step_rewards` without an agent, or a KL penalty for adapters.
     """
+    if settings.kl_coef and has_adapters(language_model.model):
+        raise UserError(
+            f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside that with adapters: set "
+            "it to 0"
+        )
     if agent is None and step_rewards is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
@@ -321,6 +330,7 @@ def train_ppo(
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
@@ -329,7 +339,7 @@ def train_ppo(
         play = shared_play(policy, {task.id: task for task in hidden}, settings.temperature)
         trajectories = TrajectoryBatch(play, times=policy.times)
     executed = ExecutedTests(
-        hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
+        hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
     )
     language_model.model.train()
     trainer = PPOTrainer(

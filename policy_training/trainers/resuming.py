@@ -141,8 +141,11 @@ class Resumable:
 
 
 def train_from_last_state(trainer: Any, points: ResumePoints | None) -> None:
-    """Train; with `points` from the last state in the trainer's folder, and with further ones. None: without states."""
-    if points is None:
+    """Train; with `points` from the last state in the trainer's folder, and with further ones. None: without states.
+
+    Nor are any kept in several processes, of whose random states each would know its own alone.
+    """
+    if points is None or trainer.args.world_size > 1:
         trainer.train()
         return
     folder = Path(trainer.args.output_dir)

@@ -21,6 +21,9 @@ from trl import SFTConfig, SFTTrainer
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
+from regrade.policy_training.environments.harmony_actions import tokenized_calls
+from regrade.policy_training.policies.gpt_oss import let_generate, prepare_to_train
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import mixed_precision
 from regrade.policy_training.policies.quiet import quiet_libraries
@@ -150,7 +153,8 @@ class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if return_outputs or inputs["input_ids"].device.type != "cpu":
+        # The loss of a mixture's router needs the model's own pass.
+        if return_outputs or inputs["input_ids"].device.type != "cpu" or self.aux_loss_enabled:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         given = {name: value for name, value in inputs.items() if name != "labels"}
         targets = inputs["labels"][:, 1:]
@@ -191,6 +195,7 @@ def train_sft(
     rows = [_row(episode) for episode in _learnable(language_model, examples)]
     if not rows:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
+    prepare_to_train(language_model)
     freeze_bottom(language_model.model, settings.frozen)
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
@@ -215,13 +220,17 @@ def train_sft(
         train_from_last_state(trainer, resume)
     if plateau is not None:
         plateau.restore()
+    let_generate(language_model.model)
     language_model.model.eval()
 
 
 def _learnable(language_model: LanguageModel, transcripts: Sequence[Transcript]) -> list[TokenizedEpisode]:
     """The transcripts as tokens, without those that have no action to learn."""
-    end = language_model.stop_ids[0]
-    episodes = [tokenized(transcript, language_model.encode, end) for transcript in transcripts]
+    harmony, end = Harmony.of(language_model.tokenizer), language_model.stop_ids[0]
+    episodes = [
+        tokenized(transcript, language_model.encode, end) if harmony is None else tokenized_calls(transcript, harmony)
+        for transcript in transcripts
+    ]
     return [episode for episode in episodes if any(episode.is_action)]
 
 

@@ -59,6 +59,8 @@ class SharedPrompts:
         self._sampled: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
         self._actions: Tensor | None = None
         """(B, C) of the rows that the next passes run: 1 on the policy's own tokens; None: on all."""
+        self._balance: list[Tensor] | None = None
+        """Receives the router's loss of each pass."""
         self._rewards = torch.empty(0)
         """(B,) of the latest batch: the weighted sums of the reward functions, NaN for unscored attempts."""
 
@@ -144,9 +146,11 @@ class SharedPrompts:
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
         **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, and the
+        router's loss of a mixture of experts or None, in which a prompt counts once for all of its completions."""
         del batch_size
         if (
             self.can_reuse_sampled_log_probs
@@ -158,8 +162,10 @@ class SharedPrompts:
             log_probs = self._log_probs_of_sampling(input_ids, attention_mask, logits_to_keep)
             if log_probs is not None:
                 return log_probs, None, None
+        self._balance = [] if compute_aux_loss else None
         numbers = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
-        return numbers["log_probs"], numbers.get("entropies"), None
+        balance, self._balance = self._balance, None
+        return numbers["log_probs"], numbers.get("entropies"), torch.stack(balance).mean() if balance else None
 
     def _log_probs_of_sampling(self, input_ids: Tensor, attention_mask: Tensor, width: int) -> Tensor | None:
         """The (B, C) log-probabilities from sampling, for one use; None if one is missing."""
@@ -195,7 +201,7 @@ class SharedPrompts:
 
     def _numbers_of_rows(self: Any, model: Any, rows: Sequence[PackedRow], entropy: bool) -> dict[str, Tensor]:
         """`log_probs`, and `entropies` on request, one per token of an action, from one pass over packed rows."""
-        states = prediction_states(model, rows)
+        states = prediction_states(model, rows, self._balance)
         log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
         numbers = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
         return numbers if spread is None else {**numbers, "entropies": spread}

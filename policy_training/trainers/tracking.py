@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Literal, get_args
@@ -35,14 +35,22 @@ def tracked(names: Sequence[Tracker], folder: Path) -> Iterator[None]:
     the project `regrade` of Trackio, whose folder is the user's. Variables that are set keep their values."""
     added = {name: value for name, value in _variables(folder).items() if name not in os.environ} if names else {}
     os.environ.update(added)
-    if "wandb" in names:
-        folder.mkdir(parents=True, exist_ok=True)
+    finish = _finish_of_wandb() if "wandb" in names else None
     try:
         with redirect_stdout(sys.stderr) if names else nullcontext():  # Trackio talks
             yield
     finally:
+        if finish is not None:
+            finish()
         for name in added:
             os.environ.pop(name, None)
+
+
+def _finish_of_wandb() -> Callable[[], None] | None:
+    """What ends the run that the integration begins, and writes it whole; None: the user's own run is open."""
+    import wandb
+
+    return wandb.finish if wandb.run is None else None  # type: ignore[no-any-return]
 
 
 def _variables(folder: Path) -> Mapping[str, str]:

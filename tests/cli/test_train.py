@@ -1,4 +1,4 @@
-"""`regrade train`: a few real steps of the embedded model, and their log and checkpoint."""
+"""`regrade train`: a few real steps of the embedded model, or of a tiny one, and their log and checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="needs the extra `train`")
 
+from tests.policy_training.conftest import tokenizer, untrained  # noqa: E402, F401 (a fixture)
+
 
 @pytest.fixture
 def regrade(regrade, monkeypatch):
@@ -18,8 +20,18 @@ def regrade(regrade, monkeypatch):
     return regrade
 
 
+@pytest.fixture
+def regrade_with_a_tiny_model(regrade, monkeypatch, tokenizer, tmp_path):  # noqa: F811
+    """In the precision of a large one."""
+    monkeypatch.setenv("REGRADE_PRECISION", "bfloat16")
+    tiny = untrained(tokenizer).save(tmp_path / "tiny")
+    return lambda *arguments: regrade(*arguments, *(["--model", tiny] if arguments[0] == "train" else []))
+
+
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
-def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm):
+def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm, request):
+    if algorithm != "grpo":  # half a gigabyte is loaded, trained, stored and loaded again once
+        regrade = request.getfixturevalue("regrade_with_a_tiny_model")
     run, own = tmp_path / "run", tmp_path / "own.py"
     own.write_text("from regrade.rewards import builds, style, tests\nmine = (tests + style).only_if(builds)\n")
     what, options = algorithm, ["--limit", "2", "--samples", "2", "--steps", "2", "--tasks", tasks]

@@ -41,8 +41,10 @@ STEPS, EVERY = 6, 3
 """So that a state falls within an epoch of the data, and between the steps that share one generation."""
 TWO = {"prompts_per_step": 1, "samples_per_prompt": 4, "steps_per_generation": 2, "learning_rate": 1e-3}
 AGENT = AgentFormat(EpisodeLimits(turns=3, test_runs=1), max_tokens=120)
+FEW_TURNS = AgentFormat(EpisodeLimits(turns=8, test_runs=3))
+"""Of executed demonstrations: four traces."""
 PLANS: dict[str, dict[str, Any]] = {
-    "sft": {"settings": SFTSettings(batch_size=1, learning_rate=1e-3)},
+    "sft": {"settings": SFTSettings(batch_size=2, learning_rate=1e-3, frozen=0.5), "agent": FEW_TURNS},
     "expert-iteration": {
         "settings": ExpertIterationSettings(sampling=Sampling(1.0, 12), sft=SFTSettings(batch_size=1))
     },
@@ -85,8 +87,8 @@ def train_in_child(evidence: Path, tasks: list[Task], tmp_path_factory: pytest.T
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """All logged numbers but times."""
-    (path,) = (run / "training").glob("*.jsonl")
-    return without_times([json.loads(line) for line in path.read_text().splitlines()])
+    logs = sorted((run / "training").glob("*.jsonl"))
+    return without_times([json.loads(line) for path in logs for line in path.read_text().splitlines()])
 
 
 def without_times(logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -113,6 +115,8 @@ def test_a_killed_training_goes_on_with_the_same_curve(
     for path, expected in weights.items():
         assert (killed / path).read_bytes() == expected, path
     assert not list((killed / "trainer").glob("checkpoint-*"))
+    if name != "sft":
+        assert (killed / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
 
 
 @pytest.fixture
@@ -177,7 +181,7 @@ class Killed(BaseException):
 def phases_until(run: Run, scorer: Scorer, left: int) -> Phases:
     """One-turn phases with a state after each step, killed when so many steps are logged."""
     recipe = Recipe(
-        sft=SFTSettings(batch_size=1, learning_rate=1e-3), sft_steps=6, check_every=2, rounds=2, task_shares=1,
+        sft=SFTSettings(batch_size=1, learning_rate=1e-3, frozen=0.5), sft_steps=6, check_every=2, rounds=2, task_shares=1,
         expert_iteration=ExpertIterationSettings(sampling=Sampling(1.0, 6), sft=SFTSettings(batch_size=1)), round_steps=3,
     )  # fmt: skip
     count = [left]

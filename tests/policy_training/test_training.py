@@ -81,8 +81,8 @@ def test_an_agent_learns_executed_demonstrations(
         train(replace(given, agent=None), [], scorer, tmp_path / "other")
     iterated = replace(plan, settings=ExpertIterationSettings(sampling=Sampling(1.0, 6)), budget=Budget(steps=1))
     hidden = [task.without_reference() for task in tasks]
-    assert AgentFormat.of_checkpoint(train(iterated, hidden, scorer, tmp_path)) == plan.agent
-    (_, summary) = (tmp_path / "training" / "expert-iteration.jsonl").read_text().splitlines()
+    assert AgentFormat.of_checkpoint(train(iterated, hidden, scorer, tmp_path / "iterated")) == plan.agent
+    (_, summary) = (tmp_path / "iterated" / "training" / "expert-iteration.jsonl").read_text().splitlines()
     assert 0 <= json.loads(summary)["waited_share"] < 1
     with pytest.raises(UserError, match="answers of one turn"):
         train(replace(plan, settings=RewardModelSettings()), tasks, scorer, tmp_path / "other")

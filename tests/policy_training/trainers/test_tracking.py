@@ -78,7 +78,7 @@ def test_trackio(
 ) -> None:
     pytest.importorskip("trackio", reason=WHY)
     for name, module in list(sys.modules.items()):
-        if name.startswith("trackio.") and hasattr(module, "TRACKIO_DIR"):  # read when it was imported
+        if name.split(".")[0] == "trackio" and hasattr(module, "TRACKIO_DIR"):  # read when it was imported
             monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
     logged = losses(tmp_path / "my-run", "trackio", undecided_folder, tasks, scorer)
     (path,) = (tmp_path / "trackio").glob("*.db")

@@ -1,0 +1,47 @@
+"""The page of a training shows every logged number, alarms, and attempts, and needs no network."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.storage.run import Run
+from regrade.reports.training_page import write_training_report
+
+
+def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
+    run = Run(tmp_path / "my-run")
+    run.configure({"algorithm": "grpo", "settings": {"learning_rate": 2e-5}})
+    with run.phase("grpo"):
+        for step in range(1, 7):
+            numbers = {"loss": 0.1 * step, "reward/tests/mean": 0.5, "odd <number>": 1.0, "execution_seconds": 2.0}
+            if step == 3:
+                numbers |= {"alarm/grad_norm": 55.0, "alarms": 1.0, "rollbacks": 1.0, "rolled_back_to": 2.0}
+            if step == 5:
+                numbers |= {"alarm/not_finite": float("nan"), "loss": float("nan")}
+            run.log("grpo", step, 1.5 * step, **numbers)
+    run.log("reward-model-test", 1, 0.0, auc=0.75)
+    attempt = {"task_id": "more-1", "text": "4 return <x>", "patch": "--- a/m.py\n+++ b/m.py\n@@ -1 +1 @@\n-a\n+b\n"}
+    rows = [{"step": 1, "outcome": "clean fix", "reward": 1.0}, {"step": 4, "outcome": "breakage", "reward": -1.2}]
+    run.samples.write_text("".join(json.dumps(attempt | row) + "\n" for row in rows))
+    page = write_training_report(run.folder).read_text()
+    for title in ("loss", "reward/tests/mean", "odd &lt;number&gt;", "execution_seconds"):
+        assert f"<h3>{title}</h3>" in page
+    assert "<h3>alarms</h3>" not in page
+    assert "step 3: grad norm (55); back to step 2" in page
+    assert "step 5: not finite (not finite)" in page
+    assert "loss was not finite at step 5" in page
+    assert page.count("<title>step 3: alarm and rollback</title>") == page.count("<title>step 5: alarm</title>") == 5
+    assert "auc" in page
+    assert "Step 4: more-1: breakage, reward" in page
+    assert "4 return &lt;x&gt;" in page
+    assert "settings.learning_rate" in page
+    assert "http" not in page.replace("http://www.w3.org/", "").replace("http-equiv", "")
+
+
+def test_a_run_without_a_training_log_is_one_line(tmp_path):
+    Run(tmp_path)
+    with pytest.raises(UserError, match="has no training log: give a folder that `regrade train` wrote"):
+        write_training_report(tmp_path)
