@@ -40,7 +40,7 @@ REFUSED = {
     "reward 'always_1' is -2 on each of": TrainingReward(reward=always_1, offset=-3.0),
     "reward 'never_scored' is unscored on each of 100": TrainingReward(reward=never_scored),
     "reward 'unbounded' raised OutOfBoundsError": TrainingReward(reward=unbounded),
-    "there is no probe for": TrainingReward(reward=learned),
+    "needs a reward model": TrainingReward(reward=learned),
 }
 
 
