@@ -29,6 +29,7 @@ from regrade.cli.options import (
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
+    from regrade.datasets.tasks import Task
     from regrade.policy_training.environments.agent_policy import AgentFormat
     from regrade.policy_training.environments.agent_tools import EpisodeLimits
     from regrade.policy_training.environments.step_rewards import StepRewards
@@ -41,6 +42,8 @@ Shaping = Literal["none", "seen", "measured"]
 Generation = Literal["shared", "trl", "vllm"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
+PROBE_TASKS = 32
+"""Ready-made tasks of the held-out probe."""
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command with an algorithm. All other defaults are those of the settings."""
 RATES = "1e-4 for sft, 5e-5 for expert-iteration and reward-model, 2e-5 for grpo, rloo and reinforce, 1e-5 for ppo"
@@ -66,6 +69,16 @@ def train(
         ),
     ] = None,
     tasks: TaskSource = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File of held-out tasks, of which nothing is learned: the stability guard probes fixes and breakage "
+            "on them, and the checkpoint has the best weights by this probe. Default: none for your own tasks, "
+            f"{PROBE_TASKS} of the split validation for ready-made ones.",
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -230,7 +243,12 @@ def train(
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
 
-    plan = replace(TrainingPlan.of(recipe), resume=ResumePoints(resume_every), track=() if track is None else (track,))
+    plan = replace(
+        TrainingPlan.of(recipe),
+        probe_tasks=() if algorithm == "reward-model" else measured(_probe_tasks(probe, recipe), sandbox),
+        resume=ResumePoints(resume_every),
+        track=() if track is None else (track,),
+    )
     if plan.step_rewards is not None and plan.agent is None:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     chosen = measured(loaded, sandbox)
@@ -238,12 +256,29 @@ def train(
     if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
         stderr().print(f"{out} holds a finished training: nothing is trained", markup=False, soft_wrap=True)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
-        checkpoint = run_training(plan, chosen, scorer, out, progress=report)
+        checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
     if loaded and (
         algorithm != "sft" or plan.agent is not None
     ):  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
+
+
+def _probe_tasks(probe: Path | None, recipe: TrainingRecipe) -> list[Task]:
+    """Those of the file; of a training on ready-made tasks that is long enough for a probe, some of `validation`."""
+    from regrade.policy_training.trainers.settings import StabilitySettings
+
+    if probe is not None:
+        return load(str(probe), None)
+    source, steps = recipe.tasks or "builtin", recipe.steps
+    is_short = steps is not None and steps < StabilitySettings().probe_every
+    if is_short or recipe.split == "validation" or not is_ready_made(Path(source)):
+        return []
+    return limited(load(source, "validation"), PROBE_TASKS, recipe.seed)
+
+
+def _tell(line: str) -> None:
+    stderr().print(line, markup=False, soft_wrap=True)
 
 
 def base_recipe(what: str) -> TrainingRecipe:

@@ -9,6 +9,8 @@ never leaves its module. Any other exception is a defect of the program.
                 OutOfBoundsError (rewards/errors.py): a score outside [0, 1]; `rewards check`, which reports it
             NoPreferencesError (policy_training/reward_models/reward_model.py): no two answers to a task differ in
                 reward; the main job, which goes on without a reward model
+            UnstableTrainingError (datasets/errors.py): a training that the stability guard gave up; `train`, which
+                saves the best weights and then lets it pass
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
@@ -69,6 +71,13 @@ class UserError(ValueError):
 
     The message states the problem, the place, the offending value and the remedy.
     The command-line program prints it as one line and exits with code 2.
+    """
+
+
+class UnstableTrainingError(UserError):
+    """The stability guard gave a training up; the model has the best weights of before.
+
+    The message states the last alarm, which weights are in the model, and what to change.
     """
 
 

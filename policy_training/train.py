@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import UnstableTrainingError, UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
@@ -39,6 +39,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
+from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
 from regrade.policy_training.trainers.settings import (
     Algorithm,
@@ -47,9 +48,11 @@ from regrade.policy_training.trainers.settings import (
     PPOSettings,
     RewardModelSettings,
     SFTSettings,
+    StabilitySettings,
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
+from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
 
 
@@ -86,6 +89,12 @@ class TrainingPlan:
     step in which five minutes have passed since the last one."""
     track: Sequence[Tracker] = ()
     """Trackers that get the steps too (not a reward model's): `tensorboard`, `trackio`, `wandb`. Default: none."""
+
+    stability: StabilitySettings | None = field(default_factory=StabilitySettings)
+    """The stability guard, of all but `reward-model`. Default: its own defaults. None: nothing is watched."""
+    probe_tasks: Sequence[Task] = ()
+    """Held-out tasks that the guard probes, of which nothing is learned; the checkpoint has the best weights by this
+    probe. Default: none: the checkpoint has the last weights, if no alarm came."""
 
     @classmethod
     def of(cls, recipe: TrainingRecipe) -> TrainingPlan:
@@ -140,6 +149,7 @@ def train(
     out: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a model and save it; the training log and the manifest are in `out`.
 
@@ -147,6 +157,9 @@ def train(
 
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
     answers of its own, `reward-model` from executed attempts).
+
+    Args:
+        tell: called with one line per alarm of the stability guard. Default: None: the log.
 
     Returns:
         the folder of the checkpoint. With `save_every`, checkpoints along the training are beside it, as
@@ -156,11 +169,14 @@ def train(
         UserError: there are no tasks or no such model, a task does not fit the policy's prompt, the folder holds a
             training with other settings, or the reward cannot teach: a probe is missing, or it is the same or unscored
             on all generated evidence, or raises.
+        UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
     if not tasks and plan.demonstrations is None:
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
+    if twice := {task.id for task in tasks} & {task.id for task in plan.probe_tasks}:
+        raise UserError(f"probe_tasks: {min(twice)} is trained on too: the probe needs tasks that are not")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
     if plan.agent is not None and plan.algorithm == "reward-model":
@@ -175,7 +191,7 @@ def train(
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
-        for task in tasks:
+        for task in (*tasks, *plan.probe_tasks):
             prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
@@ -185,7 +201,7 @@ def train(
         run.configure(_configuration(plan, tasks))
         checkpoint = run.checkpoint(plan.algorithm)
         if not (run.finished(plan.algorithm) and checkpoint.exists()):
-            _train_into(run, plan, lessons, tasks, scorer, progress)
+            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
         remove_states(run.folder / "trainer")
         return checkpoint
 
@@ -246,6 +262,8 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
+        "stability": None if plan.stability is None else asdict(plan.stability),
+        "probe_tasks": [task.id for task in plan.probe_tasks],
         "lora_rank": plan.lora_rank,
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
@@ -259,6 +277,7 @@ def _train_into(
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
+    tell: Callable[[str], None] | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
     language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
@@ -270,10 +289,30 @@ def _train_into(
         run.rewind(plan.algorithm, begun)
         run.rewind_samples(begun)
         log = _log(run, plan, language_model, progress)
-        with tracked(plan.track, run.folder):
-            _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
+        guard = _guard(run, plan, language_model, scorer, log, tell)
+        try:
+            with tracked(plan.track, run.folder):
+                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
+        except UnstableTrainingError as error:
+            checkpoint = language_model.save(run.checkpoint(plan.algorithm), plan.files)
+            raise UnstableTrainingError(f"{error}. The checkpoint is {checkpoint}") from error
         if plan.algorithm != "reward-model":
             language_model.save(run.checkpoint(plan.algorithm), plan.files)
+
+
+def _guard(
+    run: Run,
+    plan: TrainingPlan,
+    language_model: LanguageModel,
+    scorer: Scorer,
+    log: StepLog,
+    tell: Callable[[str], None] | None,
+) -> StabilityGuard | None:
+    if plan.stability is None:
+        return None
+    probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent) if plan.probe_tasks else None
+    guard = StabilityGuard(plan.stability, run.folder / "trainer", probe, log=log)
+    return guard if tell is None else replace(guard, tell=tell)
 
 
 def _run_trainer(
@@ -284,13 +323,23 @@ def _run_trainer(
     tasks: Sequence[Task],
     scorer: Scorer,
     log: StepLog,
+    guard: StabilityGuard | None,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
     resume, track, keep = plan.resume, plan.track, partial(write_samples, run.samples)
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(
-                model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, resume=resume, track=track
+                model,
+                examples,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                log=log,
+                guard=guard,
+                resume=resume,
+                track=track,
             )
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
@@ -303,6 +352,7 @@ def _run_trainer(
                 seed=seed,
                 reward=reward,
                 log=log,
+                guard=guard,
                 keep=partial(keep, 0),
                 resume=resume,
                 track=track,
@@ -323,6 +373,7 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                guard=guard,
                 resume=resume,
                 track=track,
                 keep=keep,
@@ -340,6 +391,7 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                guard=guard,
                 resume=resume,
                 track=track,
                 keep=keep,

@@ -33,6 +33,7 @@ from regrade.policy_training.trainers.resuming import ResumePoints
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
+from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 
 
@@ -57,6 +58,7 @@ class ExpertIteration:
         seed: int,
         reward: TrainingReward = DEFAULT_TRAINING_REWARD,
         log: StepLog | None = None,
+        guard: StabilityGuard | None = None,
         progress: Callable[[str, int, int], None] | None = None,
         keep: Callable[[list[Attempt]], object] = lambda _attempts: None,
         resume: ResumePoints | None = None,
@@ -67,6 +69,7 @@ class ExpertIteration:
         Args:
             reward: of the attempts that it returns. An answer is learned if it is verified; among the verified answers
                 of a task, the reward chooses.
+            guard: of the training; see `train_sft`.
             keep: called with the attempts when all are executed.
             resume: when the training writes states into `out`. Then what was collected is written there too, and a
                 killed round goes on where it was. Default: None: it keeps nothing.
@@ -83,7 +86,18 @@ class ExpertIteration:
                 write_round(out, done)
         self.verified.extend(done.verified)
         lesson, sft = self._lesson(seed), self.settings.sft
-        train_sft(language_model, lesson, sft, out=out, budget=budget, seed=seed, log=log, resume=resume, track=track)
+        train_sft(
+            language_model,
+            lesson,
+            sft,
+            out=out,
+            budget=budget,
+            seed=seed,
+            log=log,
+            guard=guard,
+            resume=resume,
+            track=track,
+        )
         return done
 
     def _collected(

@@ -42,6 +42,7 @@ from regrade.policy_training.trainers.generation import PLAYERS, check_generatio
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import AdvantageBaseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
@@ -58,7 +59,7 @@ REINFORCE_LOSS = "dr_grpo"
 """A sum over an attempt's tokens, by a constant."""
 
 
-class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
+class PlainGRPOTrainer(Resumable, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO, which can go on after a kill, and whose ratio is exactly 1 where nothing was learned since sampling.
 
     With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
@@ -72,11 +73,11 @@ class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
         return batch
 
 
-class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
+class PlainRLOOTrainer(Resumable, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO, which can go on after a kill."""
 
 
-class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPO that runs each prompt once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -113,7 +114,7 @@ REINFORCE_TRAINERS: Mapping[AdvantageBaseline, type[ReinforceTrainer]] = {
 }
 
 
-class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+class SharedPromptRLOOTrainer(Resumable, SharedPrompts, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 
     RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
@@ -331,6 +332,7 @@ def train_online(
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
     keep: KeepAttempts | None = None,
@@ -341,11 +343,13 @@ def train_online(
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
         keep: called with the attempts of each generation. Default: None.
 
     Raises:
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
             no effect.
     """
@@ -370,15 +374,19 @@ def train_online(
         args=config,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[StopAndLog(budget, log)],
+        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
         **({"trajectories": trajectories} if settings.generation == "shared" else {}),
     )
     if trajectories is not None and settings.generation != "shared":
         trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=True)
     with closing(executed):
         train_from_last_state(trainer, resume)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()
 
 
 def trainer_and_config(

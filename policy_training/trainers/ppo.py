@@ -59,6 +59,7 @@ from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
@@ -137,7 +138,7 @@ class ValueHead(torch.nn.Module):
         return head
 
 
-class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
     can_drop_rows = False  # a row without advantage still teaches the critic
@@ -297,6 +298,7 @@ def train_ppo(
     step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
     keep: KeepAttempts | None = None,
@@ -309,11 +311,13 @@ def train_ppo(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
         keep: called with the attempts of each generation. Default: None.
 
     Raises:
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
         UserError: there are too few tasks for a batch, `step_rewards` without an agent, or a KL penalty for adapters.
     """
     if settings.kl_coef and has_adapters(language_model.model):
@@ -349,11 +353,15 @@ def train_ppo(
         reward_funcs=executed,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[StopAndLog(budget, log)],
+        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
         trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=True)
     with closing(executed):
         train_from_last_state(trainer, resume)
     trainer.value_head.save(out)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()

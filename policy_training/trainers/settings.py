@@ -34,6 +34,15 @@ _SHARE = _ValidRange(lambda value: 0 <= value <= 1, "a share between 0 and 1")
 _COUNT = _ValidRange(lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
 _GROUP = _ValidRange(lambda value: isinstance(value, int) and value >= 2, "a whole number of at least 2")
 _OPTIONAL_COUNT = _ValidRange(lambda value: value is None or _COUNT.contains(value), f"{_COUNT.words}, or None")
+_OPTIONAL_POSITIVE = _ValidRange(
+    lambda value: value is None or _POSITIVE.contains(value), f"{_POSITIVE.words}, or None"
+)
+_OPTIONAL_SHARE = _ValidRange(lambda value: value is None or _SHARE.contains(value), f"{_SHARE.words}, or None")
+_OPTIONAL_FINITE = _ValidRange(lambda value: value is None or math.isfinite(value), "a finite number, or None")
+_OPTIONAL_FACTOR = _ValidRange(lambda value: value is None or 1 < value < math.inf, "a number above 1, or None")
+_FACTOR = _ValidRange(lambda value: 1 <= value < math.inf, "a finite number of at least 1")
+_LOWERING = _ValidRange(lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+_NUMBER = _ValidRange(lambda value: isinstance(value, int) and value >= 0, "a whole number of at least 0")
 _SAMPLING = _ValidRange(
     lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
     "a temperature of at least 0 and at least 1 sample",
@@ -308,6 +317,87 @@ class RewardModelSettings:
             preferences=_OPTIONAL_COUNT,
             test_share=_SHARE,
             sampling=_SAMPLING,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilitySettings:
+    """The stability guard of every trainer: what raises an alarm, and what follows. A limit of None: no such alarm.
+
+    The defaults are far from what a healthy training shows (`docs/stability.md` has the reasons): an alarm is for
+    training that is being lost, not for a noisy step.
+    """
+
+    patience: int = 3
+    """Steps in a row that must exceed a limit marked with (patience); >= 1. Single groups and batches are noisy.
+    Default: 3."""
+    max_rollbacks: int = 3
+    """Returns to the best weights before training is given up; >= 0. Default: 3: the learning rate is then an eighth,
+    and what still diverges has another cause."""
+    rate_factor: float = 0.5
+    """Factor of the learning rate at each rollback, in (0, 1]. Default: 0.5."""
+    kl_factor: float = 2.0
+    """Factor of the KL coefficient at each rollback, of trainers that have one (ppo); >= 1. Default: 2."""
+    checkpoint_every: int = 10
+    """Without a held-out probe: steps between the copies of healthy weights to return to; >= 1. Default: 10."""
+    probe_every: int = 20
+    """Steps between held-out probes; >= 1. Default: 20: a probe of 32 tasks then costs a fortieth of the attempts of a
+    training with 64 per step."""
+    probe_drop: float = 0.1
+    """Alarm if a probe is lower than the best one by more than this, and by more than two standard errors of the paired
+    difference; >= 0. The score of a probe is the share of clean fixes less the share of breakage. Default: 0.1."""
+    gradient_factor: float | None = 20.0
+    """The gradient norm, by the median of the last 50, above which a step is stopped; > 1. Norms under 1, where
+    clipping begins, never count. Default: 20: clipping bounds what one step can do, and rare successes are noisy."""
+    loss_factor: float | None = 2.0
+    """Of SFT: the loss by that of the first steps; > 1 (patience, and by at least half a nat). Default: 2."""
+    max_kl: float | None = 0.5
+    """Of online training: KL divergence from the initial policy, in nats per token, by which it may exceed the initial
+    entropy; > 0. Default: 0.5. A policy that becomes sure of what it said at random before is at its initial entropy;
+    beyond it, it says what it never said."""
+    kl_every: int = 5
+    """Steps between measurements of that KL divergence, where the trainer does not log it anyway; >= 1. Each costs two
+    forward passes over at most 32 attempts. Default: 5."""
+    max_ratio_drift: float | None = 0.1
+    """Mean of |ratio - 1| over the tokens, trainer to sampler, at steps whose attempts were sampled with the present
+    weights; > 0 (patience). It would be 0 without rounding. Default: 0.1: bfloat16 stays below 0.05."""
+    max_clip_share: float | None = 0.4
+    """Share of the tokens whose ratio is clipped, in [0, 1] (patience). Default: 0.4: healthy PPO stays below 0.2."""
+    min_entropy_share: float | None = 0.05
+    """The entropy by that of the first steps, in [0, 1] (patience). Counts only while the training reward has not risen
+    over its first steps: a policy that has learned is sure of itself, too. Default: 0.05."""
+    max_equal_steps: int | None = 10
+    """Generations in a row without any difference of rewards in any group, or without any scored attempt; >= 1.
+    Training then ends: there is nothing to learn. Attempts of which 95 % are clean fixes are no alarm. Default: 10."""
+    max_truncation: float | None = 0.5
+    """Share of the attempts that run out of tokens or turns, in [0, 1], if it has doubled since the first steps
+    (patience). Default: 0.5."""
+    min_explained_variance: float | None = -1.0
+    """Of PPO's critic, after its first 5 batches (patience). 0 is a constant critic. Default: -1."""
+    max_tampering: float | None = 0.1
+    """Share of the attempts that tamper with the evaluation, in [0, 1] (patience). Default: 0.1."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            patience=_COUNT,
+            max_rollbacks=_NUMBER,
+            rate_factor=_LOWERING,
+            kl_factor=_FACTOR,
+            checkpoint_every=_COUNT,
+            probe_every=_COUNT,
+            probe_drop=_NOT_NEGATIVE,
+            gradient_factor=_OPTIONAL_FACTOR,
+            loss_factor=_OPTIONAL_FACTOR,
+            max_kl=_OPTIONAL_POSITIVE,
+            kl_every=_COUNT,
+            max_ratio_drift=_OPTIONAL_POSITIVE,
+            max_clip_share=_OPTIONAL_SHARE,
+            min_entropy_share=_OPTIONAL_SHARE,
+            max_equal_steps=_OPTIONAL_COUNT,
+            max_truncation=_OPTIONAL_SHARE,
+            min_explained_variance=_OPTIONAL_FINITE,
+            max_tampering=_OPTIONAL_SHARE,
         )
 
 

@@ -42,6 +42,7 @@ from regrade.policy_training.trainers.shared_prompts import (
     prediction_states,
     unflatten,
 )
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 
 
@@ -127,7 +128,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
-class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
+class _AnswerTrainer(Resumable, GuardedSteps, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short actions, with budgets.
 
     The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
@@ -178,6 +179,7 @@ def train_sft(
     seed: int,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
 ) -> None:
@@ -186,11 +188,13 @@ def train_sft(
     The learning rate falls linearly to 0 at the end of the budget. Transcripts without an action to learn are left out.
 
     Args:
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: there is no example.
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
     """
     rows = [_row(episode) for episode in _learnable(language_model, examples)]
     if not rows:
@@ -206,7 +210,8 @@ def train_sft(
     )
     language_model.model.train()
     clock = StopAndLog(budget, log)
-    callbacks = [clock, *([plateau] if plateau is not None else [])]
+    # The guard comes first: what it adds to a step's numbers is logged with them.
+    callbacks = [each for each in (guard, clock, plateau) if each is not None]
     trainer = _AnswerTrainer(
         language_model.model,
         args=arguments,
@@ -216,12 +221,16 @@ def train_sft(
         clock=clock,
     )
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=False)
     with cached_frozen_activations(language_model.model):
         train_from_last_state(trainer, resume)
     if plateau is not None:
         plateau.restore()
     let_generate(language_model.model)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()
 
 
 def _learnable(language_model: LanguageModel, transcripts: Sequence[Transcript]) -> list[TokenizedEpisode]:

@@ -18,6 +18,7 @@ from trl.trainer.utils import split_tensor_dict
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling import ROWS, Completion, stream
+from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     pack,
@@ -27,6 +28,9 @@ from regrade.policy_training.trainers.shared_prompts import (
     unflatten,
 )
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
+
+LEAST_ADVANTAGE = 1e-6
+"""Smaller ones are rounding errors."""
 
 
 class SharedPrompts:
@@ -59,6 +63,10 @@ class SharedPrompts:
         self._sampled: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
         self._actions: Tensor | None = None
         """(B, C) of the rows that the next passes run: 1 on the policy's own tokens; None: on all."""
+        self._learned_from: Tensor | None = None
+        """(B, C) log-probabilities of the latest pass with a gradient."""
+        self._sampled_at = 0
+        """The step of the weights that sampled the present attempts."""
         self._balance: list[Tensor] | None = None
         """Receives the router's loss of each pass."""
         self._rewards = torch.empty(0)
@@ -84,13 +92,22 @@ class SharedPrompts:
 
     def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
         """As in TRL; for trajectories with their mask, of which RLOOTrainer knows nothing."""
-        self._actions = None
+        self._actions, self._sampled_at = None, self.state.global_step
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        self._drop_rounding(batch["advantages"])
         if self._actions is None:
             return batch
         if self.trajectories.credit == "step":
             batch["advantages"] = self.trajectories.step_advantages(batch["advantages"], self.num_generations)
         return {"tool_mask": self._actions} | batch
+
+    def _drop_rounding(self: Any, advantages: Tensor) -> None:
+        """A group of equal rewards whose mean rounds has advantages of 1e-8, which Adam would scale to whole steps."""
+        advantages[advantages.abs() < LEAST_ADVANTAGE] = 0.0
+        flat = advantages.view(-1, self.num_generations)
+        if self.num_generations > 1:
+            metrics = self._metrics["train" if self.model.training else "eval"]
+            metrics["frac_reward_zero_std"][-1] = float((flat == 0).all(1).float().mean())
 
     def _calculate_rewards(self: Any, *args: Any, **kwargs: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
@@ -164,6 +181,8 @@ class SharedPrompts:
                 return log_probs, None, None
         self._balance = [] if compute_aux_loss else None
         numbers = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
+        if torch.is_grad_enabled():
+            self._learned_from = numbers["log_probs"].detach()
         balance, self._balance = self._balance, None
         return numbers["log_probs"], numbers.get("entropies"), torch.stack(balance).mean() if balance else None
 
@@ -216,7 +235,37 @@ class SharedPrompts:
         if self.beta == 0.0 and self.can_drop_rows:
             inputs = _with_advantage(inputs)
         self._actions = inputs.get("tool_mask")
-        return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+        loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[misc]
+        self._log_drift(inputs)
+        return loss
+
+    def _log_drift(self: Any, inputs: dict[str, Any]) -> None:
+        """Log how far the ratio to the sampling policy is from 1: under the same weights, it should not be."""
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        if self._learned_from is None or not mask.any():
+            return
+        if "old_logps" in inputs:  # RLOO has sums
+            drift = sequence_distance(self._learned_from, inputs["old_logps"], mask)
+        else:
+            sampled = inputs.get("old_per_token_logps")
+            if sampled is None:
+                sampled = self._known_log_probs(inputs)
+            if sampled is None:
+                return
+            drift = ratio_distance(self._learned_from, sampled, mask)
+        name = "drift_on_policy" if is_on_policy(self) else "drift"
+        self._metrics["train" if self.model.training else "eval"][f"ratio/{name}"].append(drift)
+
+    def _known_log_probs(self, inputs: dict[str, Any]) -> Tensor | None:
+        """(B, C): those of sampling, which this batch did not need."""
+        sampled = self._sampled
+        found = self._log_probs_of_sampling(
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+            inputs["completion_ids"].shape[1],
+        )
+        self._sampled = sampled
+        return found
 
     can_drop_rows = True
     """Is the normaliser of the loss independent of rows with advantage 0? (A sum over a fixed count.)"""
