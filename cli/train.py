@@ -266,12 +266,11 @@ def train(
 
 def _probe_tasks(probe: Path | None, recipe: TrainingRecipe) -> list[Task]:
     """Those of the file; of a training on ready-made tasks that is long enough for a probe, some of `validation`."""
-    from regrade.policy_training.trainers.settings import StabilitySettings
-
-    if probe is not None:
-        return load(str(probe), None)
+    file = recipe.probe if probe is None else str(probe)
+    if file is not None:
+        return load(file, None)
     source, steps = recipe.tasks or "builtin", recipe.steps
-    is_short = steps is not None and steps < StabilitySettings().probe_every
+    is_short = steps is not None and steps < recipe.stability.probe_every
     if is_short or recipe.split == "validation" or not is_ready_made(Path(source)):
         return []
     return limited(load(source, "validation"), PROBE_TASKS, recipe.seed)

@@ -1,14 +1,14 @@
 """Recipes of training as TOML files: read strictly, before any model is loaded.
 
 A key is a field of a dataclass here, and a table a field that is one itself: `[settings]` of the algorithm, `[agent]`,
-`[step_rewards]`. What a table leaves out keeps its default. docs/recipes.md lists all keys.
+`[step_rewards]`, `[stability]`. What a table leaves out keeps its default. docs/recipes.md lists all keys.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -32,6 +32,7 @@ from regrade.policy_training.trainers.settings import (
     PPOSettings,
     RewardModelSettings,
     SFTSettings,
+    StabilitySettings,
     TrainerSettings,
 )
 
@@ -88,6 +89,12 @@ class TrainingRecipe:
     reward: _Text | None = None
     """What an attempt is paid, not for sft: a built-in reward, or FILE:NAME of a `Reward` or a `TrainingReward`.
     Default: 1 for a clean fix, a part for a partial one, less than nothing for breakage."""
+    probe: _Text | None = None
+    """A file of held-out tasks, of which nothing is learned: the stability guard probes fixes and breakage on them, and
+    the checkpoint has the best weights by this probe. Default: none for your own tasks, 32 of the split `validation`
+    for ready-made ones."""
+    stability: StabilitySettings = field(default_factory=StabilitySettings)
+    """The stability guard. Default: its own defaults."""
     seed: _Seed = 0
     """Of all random choices; 0 to 4,294,967,295. Default: 0."""
     agent: AgentFormat | None = None
@@ -152,6 +159,7 @@ def _with_paths(recipe: TrainingRecipe, folder: Path) -> TrainingRecipe:
         recipe,
         model=found(recipe.model),
         tasks=None if recipe.tasks is None else found(recipe.tasks),
+        probe=None if recipe.probe is None else found(recipe.probe),
         demonstrations=None if demonstrations is None else Path(found(str(demonstrations))),
         reward=reward,
     )

@@ -118,6 +118,7 @@ class TrainingPlan:
             step_rewards=recipe.step_rewards,
             save_every=recipe.save_every,
             lora_rank=recipe.lora_rank,
+            stability=recipe.stability,
         )
 
     @property
