@@ -80,7 +80,7 @@ def measure(variables: Mapping[str, str], arguments: list[str]) -> float:
     """The median seconds of a step in a process with these variables."""
     unset = {name: text for name, text in os.environ.items() if name not in (*NUMBER, *WAITING, "GOMP_SPINCOUNT")}
     command = [sys.executable, __file__, *arguments, "--step-times"]
-    done = subprocess.run(command, env=unset | variables, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=unset | dict(variables), stdout=subprocess.PIPE, text=True, check=True)
     times: list[float] = json.loads(done.stdout.splitlines()[-1])
     return statistics.median(times)
 

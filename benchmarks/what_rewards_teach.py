@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 
 import pandas as pd
 from _latest import record as record_figures
@@ -41,7 +42,7 @@ from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
-from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.settings import Recipe
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.train import TrainingPlan, train
@@ -102,6 +103,7 @@ class Experiment:
     tests_only: int
     temperature: float
     is_plain: bool
+    keeps_checkpoints: bool
     scorer: Scorer
     chosen: dict[int, RecipeTasks] = field(default_factory=dict)
     """Seed -> its tasks."""
@@ -114,7 +116,7 @@ class Experiment:
         """Raises UserError if the folder holds another experiment; seeds and rewards may be added."""
         sizes = {key: getattr(self, key) for key in ("model", "demonstrations", "tests_only", "temperature")}
         pays = {name: self.reward(name).to_json() for name in REWARDS}
-        check_same(Run(self.out), settings=asdict(self.settings), rewards=pays, **sizes)
+        Run(self.out).configure({"settings": asdict(self.settings), "rewards": pays, **sizes})
 
     def run(self, name: str, seed: int) -> Run:
         return Run(self.out / f"{name}-s{seed}")
@@ -166,7 +168,10 @@ class Experiment:
         run.record_tasks(held_out)
         run.add_policy(name, entrant.role, best_temperature=self.temperature, label=entrant.label)
         with run.writing(), run.phase("judge"):
-            return record(entrant, lambda: entrant.load(held_out), held_out, samplings, judge, run.evaluation(name))
+            rows = record(entrant, lambda: entrant.load(held_out), held_out, samplings, judge, run.evaluation(name))
+        if name != SFT and not self.keeps_checkpoints:
+            rmtree(checkpoint, ignore_errors=True)  # half a gigabyte
+        return rows
 
 
 @contextmanager
@@ -187,7 +192,8 @@ def main() -> None:
         experiment = Experiment(
             out=options.out, settings=settings, model=options.model, temperature=options.temperature,
             demonstrations=options.demonstrations or (4 if options.quick else 32),
-            tests_only=options.tests_only or (8 if options.quick else 140), is_plain=options.plain, scorer=scorer,
+            tests_only=options.tests_only or (8 if options.quick else 140), is_plain=options.plain,
+            keeps_checkpoints=options.keep_checkpoints, scorer=scorer,
         )  # fmt: skip
         experiment.check()
         rows: dict[str, list[pd.DataFrame]] = {}
@@ -215,6 +221,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rewards", nargs="+", choices=list(REWARDS), default=list(REWARDS))
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--plain", action="store_true", help="pay the reward alone, without prices of breakage etc.")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="of GRPO too, half a gigabyte each")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try every part")
     parser.add_argument("--demonstrations", type=int, help="tasks of SFT (default 32)")
     parser.add_argument("--tests-only", type=int, help="tasks of GRPO (default 140)")
@@ -231,6 +238,8 @@ def in_words(value: float, low: float, high: float, *, is_rate: bool, sign: str 
     scale, unit, form = (100, " %", f"{sign}.1f") if is_rate else (1, "", f"{sign}.2f")
     if math.isnan(value):
         return "–"
+    if math.isnan(low):  # of a single function
+        return f"{scale * value:{form}}{unit}"
     return f"{scale * value:{form}}{unit} [{scale * low:{form}}, {scale * high:{form}}]"
 
 
@@ -286,7 +295,8 @@ def figures_of(
     """For `latest.json`."""
     figures: dict[str, float | dict[str, float]] = {}
     for name, rows in tables.items():
-        figures[name] = {metric.name: round(metrics.estimate(rows, metric).value, 4) for metric in COLUMNS}
+        found = {metric.name: metrics.estimate(rows, metric).value for metric in COLUMNS}
+        figures[name] = {key: round(value, 4) for key, value in found.items() if not math.isnan(value)}
     for name, audit in audits.items():
         shares: Sequence[tuple[str, float | None]] = [(each.name, each.share) for each in audit.components]
         figures[f"{name}_shares"] = {component: round(share, 4) for component, share in shares if share}

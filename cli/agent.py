@@ -231,7 +231,9 @@ def _run(work: Work, run: EpisodeDriver, folder: Path) -> Episode:
     return work.session.episode()
 
 
-def _conclude(task: Task, episode: Episode, evidence: EvidenceSet, folder: Path, *, apply: bool, json: bool) -> None:
+def _conclude(
+    task: Task, episode: Episode, evidence: EvidenceSet | None, folder: Path, *, apply: bool, json: bool
+) -> None:
     """Print the verdict, apply the change if it is wanted and harmless, and exit as the command says."""
     console = stderr() if json else stdout()
     result = show_verdict(console, task, episode, evidence)

@@ -63,7 +63,7 @@ PolicyWords = Annotated[
 PolicyFile = Annotated[
     Path | None, typer.Option("--policies", help="A TOML file with policies (see docs/policies.md).")
 ]
-PredictionFiles = Annotated[
+PredictionPaths = Annotated[
     list[Path] | None,
     typer.Option(help="A file of patches in the format of SWE-bench (JSON or JSONL). Repeat for more."),
 ]
@@ -136,7 +136,7 @@ def evaluate(
     out: RunFolder,
     policies: PolicyWords = None,
     file: PolicyFile = None,
-    predictions: PredictionFiles = None,
+    predictions: PredictionPaths = None,
     checkpoints: CheckpointFolders = None,
     name: OnlyName = None,
     role: PolicyRole = None,

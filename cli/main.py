@@ -35,6 +35,7 @@ from regrade.cli import (
     study,
     tasks,
     train,
+    train_check,
 )
 from regrade.cli.console import one_line, shown_activity
 from regrade.cli.memory import restart_with_large_pages
@@ -103,6 +104,7 @@ app.command("score")(score.score)
 app.command("explain")(explain.explain)
 app.command("agent")(agent.agent)
 app.command("train")(train.train)
+app.command("train check")(train_check.check)
 app.command("evaluate")(evaluate.evaluate)
 app.command("evaluate plan")(plan.plan)
 app.command("compare")(compare.compare)

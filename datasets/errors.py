@@ -9,6 +9,8 @@ never leaves its module. Any other exception is a defect of the program.
                 OutOfBoundsError (rewards/errors.py): a score outside [0, 1]; `rewards check`, which reports it
             NoPreferencesError (policy_training/reward_models/reward_model.py): no two answers to a task differ in
                 reward; the main job, which goes on without a reward model
+            UnstableTrainingError (datasets/errors.py): a training that the stability guard gave up; `train`, which
+                saves the best weights and then lets it pass
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
@@ -35,6 +37,8 @@ never leaves its module. Any other exception is a defect of the program.
         RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
         ToolMistakeError (policy_training/environments/edited_tree.py): an agent's use of a tool; the running episode,
             which makes it the observation
+        MalformedMessageError (policy_training/policies/harmony.py): tokens of a policy that are no messages; its
+            episode, which makes it the observation
         LostAttemptError (policy_training/policies/endpoint_requests.py): the server of a model; the connection, which
             retries, and then its policy, which returns a lost rollout
 
@@ -67,6 +71,13 @@ class UserError(ValueError):
 
     The message states the problem, the place, the offending value and the remedy.
     The command-line program prints it as one line and exits with code 2.
+    """
+
+
+class UnstableTrainingError(UserError):
+    """The stability guard gave a training up; the model has the best weights of before.
+
+    The message states the last alarm, which weights are in the model, and what to change.
     """
 
 

@@ -3,7 +3,8 @@
 Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits,
 run_chat_episode, ChatAnswer, endpoint_chat, LocalChat, CompactEpisode, AgentPolicy,
 AgentFormat (agents); environment_factory, agent_prompts,
-ExecutedOutcome (TRL); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
+ExecutedOutcome (TRL); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays); read_recipe, TrainingRecipe,
+train_recipe (training).
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from regrade.policy_training.loading import load_policy
     from regrade.policy_training.policies.local_model import ModelPolicy
     from regrade.policy_training.policies.scripted import NoOp, Reference
+    from regrade.policy_training.recipe_files import TrainingRecipe, read_recipe
+    from regrade.policy_training.train import train_recipe
 
 __all__ = [
     "DEFAULT_TRAINING_REWARD",
@@ -39,12 +42,15 @@ __all__ = [
     "NoOp",
     "Reference",
     "RepositoryEnvironment",
+    "TrainingRecipe",
     "TrainingReward",
     "agent_prompts",
     "endpoint_chat",
     "environment_factory",
     "load_policy",
+    "read_recipe",
     "run_chat_episode",
+    "train_recipe",
 ]
 __getattr__, __dir__ = lazy_imports(
     __name__,
@@ -59,5 +65,7 @@ __getattr__, __dir__ = lazy_imports(
         "loading": ["load_policy"],
         "policies.local_model": ["ModelPolicy"],
         "policies.scripted": ["NoOp", "Reference"],
+        "recipe_files": ["TrainingRecipe", "read_recipe"],
+        "train": ["train_recipe"],
     },
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import UnstableTrainingError, UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
@@ -18,18 +18,28 @@ from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.step_rewards import StepRewards
-from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.environments.training_reward import (
+    DEFAULT_TRAINING_REWARD,
+    TrainingReward,
+    load_training_reward,
+)
+from regrade.policy_training.policies.adapters import add_lora
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
+from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
 from regrade.policy_training.trainers.settings import (
     Algorithm,
@@ -38,9 +48,11 @@ from regrade.policy_training.trainers.settings import (
     PPOSettings,
     RewardModelSettings,
     SFTSettings,
+    StabilitySettings,
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
+from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
 
 
@@ -64,15 +76,49 @@ class TrainingPlan:
     """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
     agent's format is then `agent`. Default: None."""
     step_rewards: StepRewards | None = None
-    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo`, `reinforce` and `ppo`. Default: None: the
+    outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
+    lora_rank: int | None = None
+    """Rank of the adapters that alone learn, beside frozen weights; a checkpoint then holds them alone. Default: None:
+    all weights learn."""
     resume: ResumePoints = field(default_factory=ResumePoints)
     """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
     step in which five minutes have passed since the last one."""
     track: Sequence[Tracker] = ()
     """Trackers that get the steps too (not a reward model's): `tensorboard`, `trackio`, `wandb`. Default: none."""
+
+    stability: StabilitySettings | None = field(default_factory=StabilitySettings)
+    """The stability guard, of all but `reward-model`. Default: its own defaults. None: nothing is watched."""
+    probe_tasks: Sequence[Task] = ()
+    """Held-out tasks that the guard probes, of which nothing is learned; the checkpoint has the best weights by this
+    probe. Default: none: the checkpoint has the last weights, if no alarm came."""
+
+    @classmethod
+    def of(cls, recipe: TrainingRecipe) -> TrainingPlan:
+        """The plan of a recipe; without an agent of its own, that of the checkpoint that it starts from.
+
+        Raises:
+            UserError: the recipe has no limit, there is no such reward, or the format of the checkpoint's agent is
+                damaged.
+        """
+        if recipe.steps is None and recipe.minutes is None:
+            raise UserError("no limit for the training: give `steps=`, `minutes=` or both")
+        agent = recipe.agent or AgentFormat.of_checkpoint(Path(recipe.model))
+        return cls(
+            settings=recipe.settings,
+            model=recipe.model,
+            budget=Budget(recipe.steps, recipe.seconds),
+            reward=DEFAULT_TRAINING_REWARD if recipe.reward is None else load_training_reward(recipe.reward),
+            seed=recipe.seed,
+            agent=agent if agent.limits.turns > 1 else None,
+            demonstrations=recipe.demonstrations,
+            step_rewards=recipe.step_rewards,
+            save_every=recipe.save_every,
+            lora_rank=recipe.lora_rank,
+        )
 
     @property
     def algorithm(self) -> Algorithm:
@@ -84,6 +130,18 @@ class TrainingPlan:
         return {} if self.agent is None else self.agent.files()
 
 
+def train_recipe(
+    recipe: TrainingRecipe,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train a model as a recipe says, on these tasks; see `train`."""
+    return train(TrainingPlan.of(recipe), tasks, scorer, out, progress=progress)
+
+
 def train(
     plan: TrainingPlan,
     tasks: Sequence[Task],
@@ -91,6 +149,7 @@ def train(
     out: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a model and save it; the training log and the manifest are in `out`.
 
@@ -99,46 +158,56 @@ def train(
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
     answers of its own, `reward-model` from executed attempts).
 
+    Args:
+        tell: called with one line per alarm of the stability guard. Default: None: the log.
+
     Returns:
         the folder of the checkpoint. With `save_every`, checkpoints along the training are beside it, as
         ALGORITHM-STEP.
 
     Raises:
-        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, or the folder holds
-            a training with other settings.
+        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, the folder holds a
+            training with other settings, or the reward cannot teach: a probe is missing, or it is the same or unscored
+            on all generated evidence, or raises.
+        UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
     if not tasks and plan.demonstrations is None:
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
+    if twice := {task.id for task in tasks} & {task.id for task in plan.probe_tasks}:
+        raise UserError(f"probe_tasks: {min(twice)} is trained on too: the probe needs tasks that are not")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
     if plan.agent is not None and plan.algorithm == "reward-model":
         raise UserError("a reward model scores answers of one turn: leave out `agent=`")
     if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
-        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+        raise UserError(
+            f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
+        )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
     check_trackers(plan.track)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
-        for task in tasks:
+        for task in (*tasks, *plan.probe_tasks):
             prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
+        check_teaches(plan.reward)
     run = Run(out)
     with run.writing():
         run.configure(_configuration(plan, tasks))
         checkpoint = run.checkpoint(plan.algorithm)
         if not (run.finished(plan.algorithm) and checkpoint.exists()):
-            _train_into(run, plan, lessons, tasks, scorer, progress)
+            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
         remove_states(run.folder / "trainer")
         return checkpoint
 
 
 Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
 
 
 def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
@@ -148,20 +217,23 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _run, _progress: ()
+        return lambda _run, _model, _progress: ()
     if plan.demonstrations is not None:
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
             raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
-        return lambda _run, _progress: traces
+        return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _run, _progress: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
+        return lambda _run, _model, _progress: answers
+    limits = plan.agent.limits
+    Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
-    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
+    def execute(run: Run, model: LanguageModel, progress: Progress | None) -> Sequence[Transcript]:
         began, path = time.monotonic(), run.folder / "demonstrations.jsonl"
+        form = CompactExpert if Harmony.of(model.tokenizer) is None else CallExpert
+        demonstrator = Demonstrator(tasks, scorer, limits, seed=plan.seed, form=form)
         if run.finished("demonstrations"):
             return write_demonstrations(demonstrator, path, progress).transcripts
         with run.phase("demonstrations"):
@@ -190,6 +262,9 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
+        "stability": None if plan.stability is None else asdict(plan.stability),
+        "probe_tasks": [task.id for task in plan.probe_tasks],
+        "lora_rank": plan.lora_rank,
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
     }
@@ -202,19 +277,42 @@ def _train_into(
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
+    tell: Callable[[str], None] | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
-    examples = lessons(run, progress)
-    language_model = load_model(plan.model, to_train=True)
+    language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
+    if plan.lora_rank is not None:
+        add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
+    examples = lessons(run, language_model, progress)
     with run.phase(plan.algorithm):
         begun = last_step(run.folder / "trainer")
         run.rewind(plan.algorithm, begun)
         run.rewind_samples(begun)
         log = _log(run, plan, language_model, progress)
-        with tracked(plan.track, run.folder):
-            _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
+        guard = _guard(run, plan, language_model, scorer, log, tell)
+        try:
+            with tracked(plan.track, run.folder):
+                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
+        except UnstableTrainingError as error:
+            checkpoint = language_model.save(run.checkpoint(plan.algorithm), plan.files)
+            raise UnstableTrainingError(f"{error}. The checkpoint is {checkpoint}") from error
         if plan.algorithm != "reward-model":
             language_model.save(run.checkpoint(plan.algorithm), plan.files)
+
+
+def _guard(
+    run: Run,
+    plan: TrainingPlan,
+    language_model: LanguageModel,
+    scorer: Scorer,
+    log: StepLog,
+    tell: Callable[[str], None] | None,
+) -> StabilityGuard | None:
+    if plan.stability is None:
+        return None
+    probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent) if plan.probe_tasks else None
+    guard = StabilityGuard(plan.stability, run.folder / "trainer", probe, log=log)
+    return guard if tell is None else replace(guard, tell=tell)
 
 
 def _run_trainer(
@@ -225,13 +323,23 @@ def _run_trainer(
     tasks: Sequence[Task],
     scorer: Scorer,
     log: StepLog,
+    guard: StabilityGuard | None,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
     resume, track, keep = plan.resume, plan.track, partial(write_samples, run.samples)
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(
-                model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, resume=resume, track=track
+                model,
+                examples,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                log=log,
+                guard=guard,
+                resume=resume,
+                track=track,
             )
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
@@ -244,6 +352,7 @@ def _run_trainer(
                 seed=seed,
                 reward=reward,
                 log=log,
+                guard=guard,
                 keep=partial(keep, 0),
                 resume=resume,
                 track=track,
@@ -264,6 +373,7 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                guard=guard,
                 resume=resume,
                 track=track,
                 keep=keep,
@@ -281,6 +391,7 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                guard=guard,
                 resume=resume,
                 track=track,
                 keep=keep,

@@ -27,18 +27,20 @@ settings.load_profile("untimed")
 
 
 LONGEST = """
-    cli/test_score evaluators/scoring/test_scorer evaluators/task_curation/test_classified_files
-    evaluators/static/test_hostile_files evaluators/verification/test_assurance_levels
-    evaluators/scoring/test_ray_scorer policy_training/demo/test_pipeline
-    policy_training/study/test_running evaluators/verification/test_tripwires
-    evaluators/task_curation/test_baseline evaluators/scoring/test_warm_and_cold gauntlet/test_gauntlet cli/test_train
-    evaluators/execution/test_worker evaluators/verification/test_held_out_inputs evaluators/execution/test_hanging_tests
-    gauntlet/test_honest cli/test_activity_on_a_terminal rewards/test_conformance
+    evaluators/verification/test_assurance_levels cli/test_score evaluators/scoring/test_scorer
+    policy_training/demo/test_pipeline policy_training/study/test_running
+    evaluators/task_curation/test_classified_files policy_training/test_resuming cli/test_train
+    cli/test_activity_on_a_terminal
+    evaluators/scoring/test_warm_and_cold evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer
+    evaluators/verification/test_tripwires evaluators/task_curation/test_baseline gauntlet/test_gauntlet
+    evaluators/verification/test_honest_styles evaluators/execution/test_worker
+    evaluators/verification/test_held_out_inputs evaluators/execution/test_hanging_tests cli/test_stopping
+    evaluators/task_curation/test_chosen_tests evaluators/inside/recording/test_chance gauntlet/test_ranking
+    gauntlet/test_honest cli/test_patch_forms cli/test_evaluate cli/test_full_disk rewards/test_conformance
     evaluators/task_curation/test_mutation_tasks evaluators/analysis/test_verdicts
-    evaluators/task_curation/test_local_repository evaluators/task_curation/test_chosen_tests reports/test_html
-    cli/test_evaluate cli/test_without_torch policy_training/trainers/test_online cli/test_doctor cli/test_logs
-    cli/test_patch_forms
-    evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes
+    evaluators/task_curation/test_local_repository cli/test_rewards cli/test_doctor reports/test_html
+    cli/test_without_torch policy_training/trainers/test_online cli/test_logs evaluators/scoring/test_own_probes
+    evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes datasets/test_generated_patches
 """
 """The test files that take more than twenty seconds, about in the order of their time."""
 

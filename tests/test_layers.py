@@ -26,7 +26,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"policies"}),
         frozenset({"environments"}),
         frozenset({"trainers", "policy_files"}),
-        frozenset({"reward_models"}),
+        frozenset({"reward_models", "recipe_files"}),
         frozenset({"recipe"}),
         frozenset({"train", "demo", "study"}),
     ),

@@ -143,8 +143,8 @@ def _step(event: Mapping[str, Any]) -> Step | None:
     """The step of an action of the agent; None for other events."""
     if event.get("kind") == "ActionEvent":
         called = arguments_of(mapping(event.get("tool_call")).get("arguments"))
-        name, own = str(event.get("tool_name") or "tool"), called or _own(mapping(event.get("action")))
-        return foreign_step(name, own, text_of(event.get("thought")))
+        own = called or _own(mapping(event.get("action")))
+        return foreign_step(str(event.get("tool_name") or "tool"), own, text_of(event.get("thought")))
     action, arguments = event.get("action"), mapping(event.get("args"))
     if "kind" in event or not isinstance(action, str) or action in SILENT or event.get("source", "agent") != "agent":
         return None

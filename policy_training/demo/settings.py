@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from regrade.datasets.rollouts import Sampling
-from regrade.policy_training.recipe.settings import EXPLORATION_TEMPERATURE, Recipe
+from regrade.policy_training.recipe.settings import Recipe
 from regrade.policy_training.trainers.settings import RewardModelSettings
 
 
@@ -26,18 +25,10 @@ class DemoSettings(Recipe):
     """Optimizer steps. Default: 2."""
 
 
-FULL = DemoSettings(
-    check_every=20,
-    expert_iteration=replace(
-        DemoSettings().expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4),
-        sft=replace(DemoSettings().expert_iteration.sft, learning_rate=7e-5),
-    ),
-    task_shares=4, round_steps=24, grpo_steps=24,
-)  # fmt: skip
+FULL = DemoSettings(check_every=20, task_shares=4)
 QUICK = DemoSettings(
     max_prompt_tokens=90, repositories=2, demonstrations=8, tests_only=16, validation=6, held_out=8, scripted=4,
     sft_steps=3, agent_sft_steps=3, check_every=3, turns=3, test_runs=1, episode_tokens=120,
-    expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4)),
     rounds=1, task_shares=2, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,
     upper_bound_steps=2, reward_model=replace(FULL.reward_model, preferences=16),

@@ -1,7 +1,8 @@
-"""A local language model as an agent: a policy whose attempts are episodes in the compact grammar.
+"""A local language model as an agent: a policy whose attempts are episodes in the compact grammar, or, of a GPT-OSS
+model, with tool calls in harmony.
 
 Many episodes advance together (`policies/dialogues.py`): while the tests of some run, the others are generated. With
-one turn, its rollouts are those of `ModelPolicy`.
+one turn, the rollouts of the compact grammar are those of `ModelPolicy`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
 from regrade.policy_training.environments.agent_tools import FORMAT_FILE, EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.harmony_actions import HarmonyEpisode, harmony_prompt
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
 from regrade.policy_training.policies.threads import on_free_cores
@@ -45,9 +47,9 @@ class AgentFormat:
     """
 
     limits: EpisodeLimits = field(default_factory=lambda: EpisodeLimits(turns=1))
-    """Default: one turn, as a policy that answers once."""
+    """Of an episode. Default: one turn, as a policy that answers once."""
     max_action_tokens: int = MAX_ANSWER_TOKENS
-    """Default: 40."""
+    """Of an action. Default: 40."""
     max_tokens: int = 0
     """Of an episode after its prompt, actions and observations together. Default: 0: 100 for each turn."""
 
@@ -109,6 +111,7 @@ class AgentPolicy:
     def sample(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[AgentSample]:
         """As `propose`, with the tokens of each episode and their log-probabilities."""
         from regrade.policy_training.policies.dialogues import run_dialogues
+        from regrade.policy_training.policies.precision import to_sample_from
 
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         dialogues = [
@@ -153,10 +156,16 @@ def dialogues_of(policy: AgentPolicy, task: Task, temperatures: Sequence[float])
     if limits.turns == 1:
         limits = replace(limits, test_runs=0)  # nothing could follow from it
     environment = RepositoryEnvironment({task.id: task}, policy.scorer, limits)
-    text = CompactEpisode(environment, task.id).prompt
-    prompt, lock = policy.language_model.encode(text), threading.Lock()
+    harmony, kind = Harmony.of(policy.language_model.tokenizer), AgentDialogue
+    if harmony is None:
+        text = CompactEpisode(environment, task.id).prompt
+        prompt = policy.language_model.encode(text)
+    else:
+        text, kind = environment.reset(task.id), HarmonyDialogue
+        prompt = harmony_prompt(harmony, text)
+    lock = threading.Lock()
     return [
-        AgentDialogue(policy.language_model, policy.format, task, policy.scorer, limits, text, prompt, heat, lock)
+        kind(policy.language_model, policy.format, task, policy.scorer, limits, text, prompt, heat, lock)
         for heat in temperatures
     ]
 
@@ -176,24 +185,33 @@ class AgentDialogue:
     temperature: float
     tokenizer_lock: threading.Lock
     """Tokenizers of transformers are not meant for several threads."""
-    episode: CompactEpisode | None = None
+    episode: CompactEpisode | HarmonyEpisode | None = None
     used: int = 0
     """Tokens after the prompt."""
 
-    def reply(self, tokens: list[int]) -> list[int] | None:
-        if self.episode is None:  # only now: its time is limited, and it may have waited for its turn
-            environment = RepositoryEnvironment({self.task.id: self.task}, self.scorer, self.limits)
-            self.episode = CompactEpisode(environment, self.task.id)
-        session = self.episode.environment.session
+    def _begin(self, environment: RepositoryEnvironment) -> CompactEpisode | HarmonyEpisode:
+        return CompactEpisode(environment, self.task.id)
+
+    def _act(self, tokens: list[int]) -> list[int] | None:
+        """The tokens that follow an action; None: the episode is over."""
+        assert isinstance(self.episode, CompactEpisode)
         with self.tokenizer_lock:
             line = self.language_model.decode(tokens)
         observation = self.episode.act(line)
-        session.tokens += len(tokens)  # an action that uses up the budget is executed
-        self.used += len(tokens)
-        if observation is None or session.is_over():
+        if observation is None:
             return None
         with self.tokenizer_lock:
-            shown = self.language_model.encode(framed(observation))
+            return self.language_model.encode(framed(observation))
+
+    def reply(self, tokens: list[int]) -> list[int] | None:
+        if self.episode is None:  # only now: its time is limited, and it may have waited for its turn
+            self.episode = self._begin(RepositoryEnvironment({self.task.id: self.task}, self.scorer, self.limits))
+        session = self.episode.environment.session
+        shown = self._act(tokens)
+        session.tokens += len(tokens)  # an action that uses up the budget is executed
+        self.used += len(tokens)
+        if shown is None or session.is_over():
+            return None
         self.used += len(shown)
         if self.used + self.format.max_action_tokens > self.format.max_tokens:
             session.end = EpisodeEnd.TOKENS
@@ -205,7 +223,7 @@ class AgentDialogue:
         assert self.episode is not None
         episode = self.episode.episode()
         completion = self.episode.transcript().completion
-        if self.limits.turns == 1 and self.task.target is not None:
+        if self.limits.turns == 1 and self.task.target is not None and isinstance(self.episode, CompactEpisode):
             patch = prompt_of(self.task).patch(completion)
             is_well_formed = patch is not None
         else:
@@ -225,3 +243,15 @@ class AgentDialogue:
             lost=self.episode.environment.session.lost,
             episode=episode,
         )
+
+
+class HarmonyDialogue(AgentDialogue):
+    """The episode of a GPT-OSS model. Its `text` is the instruction; the prompt also describes the tools."""
+
+    def _begin(self, environment: RepositoryEnvironment) -> HarmonyEpisode:
+        environment.reset(self.task.id)
+        return HarmonyEpisode(environment, Harmony(self.language_model.tokenizer))
+
+    def _act(self, tokens: list[int]) -> list[int] | None:
+        assert isinstance(self.episode, HarmonyEpisode)
+        return self.episode.act(tokens, self.tokenizer_lock)

@@ -11,6 +11,7 @@ from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
 from regrade.policy_training.environments.agent_policy import AgentDialogue, AgentFormat, AgentPolicy, dialogues_of
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.harmony_actions import HarmonyEpisode
 from regrade.policy_training.policies.dialogues import run_dialogues
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import to_sample_from
@@ -33,7 +34,7 @@ class WatchedDialogue:
         self.prompt, self.temperature = self.dialogue.prompt, self.dialogue.temperature
 
     @property
-    def episode(self) -> CompactEpisode | None:
+    def episode(self) -> CompactEpisode | HarmonyEpisode | None:
         """None before the first action."""
         return self.dialogue.episode
 

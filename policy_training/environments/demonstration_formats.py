@@ -20,6 +20,7 @@ from regrade.datasets.tasks import Target, Task, Tree
 from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
 from regrade.policy_training.environments.chat_loop import SYSTEM, Message
 from regrade.policy_training.environments.compact_episode import SUBMIT, CompactEpisode
+from regrade.policy_training.environments.harmony_actions import call_text
 from regrade.policy_training.environments.tool_calls import call_tool, tool_schemas
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 
@@ -244,6 +245,19 @@ class ChatExpert(ExpertEpisode[ToolCall]):
                 prompt, completion = self.messages[: 2 + 2 * start], self.messages[2 + 2 * start : 2 + 2 * last]
                 rows.append({"prompt": prompt, "completion": completion[:-1], "tools": tools})
         return rows
+
+
+class CallExpert(ChatExpert):
+    """The expert with tool calls, as transcripts for models that learn by recorded tokens (`harmony_actions.py`)."""
+
+    def rows(self, learned: Sequence[bool]) -> list[dict[str, Any]]:
+        """One transcript: its prompt is the instruction, and each action the name of a tool and its arguments."""
+        turns = [
+            {"action": call_text(step.tool, step.arguments), "observation": step.observation, "is_learned": is_learned}
+            for step, is_learned in zip(self.environment.session.steps, learned, strict=True)
+        ]
+        turns[-1]["observation"] = ""
+        return [{"prompt": self.environment.session.instruction, "turns": turns}]
 
 
 def edit_calls(path: str, before: str | None, after: str | None) -> list[ToolCall] | None:

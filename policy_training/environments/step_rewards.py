@@ -78,7 +78,7 @@ class StepRewards:
     """
 
     costs: StepCosts = StepCosts()
-    """Default: nothing costs anything."""
+    """Of single steps. Default: nothing costs anything."""
     shaping: Shaping = "none"
     """Where the state of the tests comes from: `seen` or `measured`. Default: `none`: no shaping."""
     weight: float = 0.5

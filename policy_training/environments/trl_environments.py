@@ -29,6 +29,7 @@ from regrade.policy_training.environments.agent_tools import (
 )
 from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.chat_loop import SYSTEM
+from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
     TrainingReward,
@@ -76,9 +77,10 @@ class ExecutedOutcome:
         episodes = [session.episode() for session in sessions]
         tasks = {session.task.id: session.task for session in sessions}
         rollouts = [_rollout(session, sample) for sample, session in enumerate(sessions)]
-        attempts = judge(rollouts, tasks, self.scorer, training_reward_of(self.reward))
+        reward = training_reward_of(self.reward)
+        attempts = judge(rollouts, tasks, self.scorer, reward)
         if log_metric is not None:
-            for name, value in _figures(attempts, episodes).items():
+            for name, value in {**_figures(attempts, episodes), **numbers_of_step(attempts, reward)}.items():
                 log_metric(name, value)
         return [attempt.reward for attempt in attempts]
 

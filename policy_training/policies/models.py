@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.quiet import quiet_libraries
 
@@ -37,7 +39,9 @@ class LanguageModel:
 
     @property
     def stop_ids(self) -> list[int]:
-        return [int(self.tokenizer.eos_token_id)]
+        """Tokens that end an action; the first one is what training appends to a text."""
+        harmony = Harmony.of(self.tokenizer)
+        return [int(self.tokenizer.eos_token_id)] if harmony is None else harmony.stop_ids
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -73,28 +77,47 @@ def embedded_weights() -> Path | None:
     return weights if weights.is_file() else None
 
 
-def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False) -> LanguageModel:
+def load_model(
+    name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False, adapters: bool = False
+) -> LanguageModel:
     """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
+
+    A folder with adapters is loaded with the model that they belong to.
 
     Weights are float32 to train, as small updates would round away in bfloat16, and on a CPU; bfloat16 to sample on a
     GPU, unless `REGRADE_PRECISION` says otherwise (see `regrade.policy_training.policies.precision`).
+    Weights packed in 4 bits (MXFP4) are unpacked to train, and on a CPU.
+
+    Args:
+        to_train: the weights will learn, or adapters beside them.
+        adapters: only adapters will learn (`add_lora`), so the weights may be bfloat16 on a GPU.
 
     Raises:
         UserError: the model cannot be loaded, or the extra `train` is not installed.
     """
     try:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if to_train or where == "cpu" or not uses_bfloat16("cuda") else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name
+    base = _base_of_adapters(folder)
+    if base is not None:
+        loaded = load_model(base, device=device, to_train=to_train, adapters=True)
+        loaded.model.load_adapter(folder, is_trainable=to_train)
+        if to_train:
+            let_adapters_learn(loaded.model)
+        return LanguageModel(name, loaded.model, loaded.tokenizer)
+    is_float32 = (to_train and not adapters) or where == "cpu" or not uses_bfloat16("cuda")
+    dtype = torch.float32 if is_float32 else torch.bfloat16
     try:
         with quiet_libraries():
             is_local = Path(folder).is_dir() or not _hub_has(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=is_local)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local)
+            config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
+            unpacking = _unpacking(config) if to_train or where == "cpu" else {}
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local, **unpacking)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -105,6 +128,35 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def _base_of_adapters(folder: str) -> str | None:
+    """The name of the model that a folder's adapters belong to; None: it holds none."""
+    path = Path(folder) / "adapter_config.json"
+    if not path.is_file():
+        return None
+    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def let_adapters_learn(model: Any) -> int:
+    """Prepare a model whose adapters alone learn, in float32; returns their parameters."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.data = weight.data.float()
+    # What is kept for the gradient would otherwise be most of the memory: the weights have no gradient of their own.
+    enable = (
+        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    )  # its old name
+    enable({"use_reentrant": False})
+    return sum(weight.numel() for weight in learning)
+
+
+def _unpacking(config: Any) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that unpack weights in 4 bits; none if they are not packed."""
+    from transformers import Mxfp4Config
+
+    packed = getattr(config, "quantization_config", None) or {}
+    return {"quantization_config": Mxfp4Config(dequantize=True)} if packed.get("quant_method") == "mxfp4" else {}
 
 
 def _hub_has(name: str) -> bool:

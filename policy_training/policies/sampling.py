@@ -9,7 +9,8 @@ appended to its private cache in the pass of the next decoding step (`dialogues.
 A completion depends on the weights, the seed, its prompt and its index in the group, not on the other rows of the
 batch: each row has its own random numbers (up to rounding, which differs with the size of a batch).
 
-Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids.
+Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids, also
+with attention sinks and sliding windows (GPT-OSS), of which the caches keep all tokens.
 """
 
 from __future__ import annotations
@@ -356,6 +357,10 @@ class _KeyValueCache:
     """(singles, 1, 1, t): 0 up to the token being run, -inf after it."""
     longer_bias: Tensor = field(init=False)
     """(longer rows, 1, S, width + t): 0 on what each of its tokens sees, -inf elsewhere."""
+    distances: Tensor = field(init=False)
+    """(singles, 1, 1, width + t): how many tokens before the token being run each one stands."""
+    longer_distances: Tensor = field(init=False)
+    """(longer rows, 1, S, width + t): the same for their tokens."""
 
     @classmethod
     def like(cls, keys: list[Tensor], slots: int, seats: int, steps: int) -> _KeyValueCache:
@@ -393,6 +398,7 @@ class _KeyValueCache:
             last = positions[:singles]
             after = torch.arange(int(last.max()) + 1)[None] > last[:, None]
             self.own_bias = self._minus_infinity_on(after)[:, None, None]
+            self.distances = self._distances(rows[:singles], last[:, None], after.shape[-1])[:, None]
         if len(longer):
             which = torch.searchsorted(longer, rows[singles:])
             last = torch.zeros((len(longer), int(places.max()) + 1), dtype=torch.long)
@@ -401,10 +407,18 @@ class _KeyValueCache:
             self.longer, self.which, self.places = (each.to(device) for each in (longer, which, places[singles:]))
             on_prompt = self.bias[self.slots_of(self.longer), 0, :, : self.width].expand(-1, last.shape[1], -1)
             self.longer_bias = torch.cat((on_prompt, self._minus_infinity_on(after)), -1)[:, None]
+            self.longer_distances = self._distances(longer, last, after.shape[-1])[:, None]
 
     def _minus_infinity_on(self, where: Tensor) -> Tensor:
         bias = torch.zeros(where.shape, dtype=self.bias.dtype).masked_fill_(where, float("-inf"))
         return bias.to(self.bias.device)
+
+    def _distances(self, rows: Tensor, positions: Tensor, length: int) -> Tensor:
+        """(rows, S, width + length): from the tokens at the (rows, S) positions among the rows' own, back to those of
+        the prompt and to the rows' own."""
+        prompts = torch.tensor(self.used)[self.slots_of(rows)]
+        on_prompt = (prompts[:, None] + positions)[..., None] - torch.arange(self.width)
+        return torch.cat((on_prompt, positions[..., None] - torch.arange(length)), -1).to(self.bias.device)
 
     def slots_of(self, rows: Tensor) -> Tensor:
         return rows // (len(self.own[0][0]) // len(self.bias))
@@ -452,12 +466,16 @@ def shared_prompt_attention(
     scaling: float | None = None,
     *,
     prompt_memory: _KeyValueCache,
+    sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """One decoding step: attention over the shared prompt and the row's own tokens, in one softmax.
 
     Args:
         query: of all tokens of the step, (1, heads, tokens, head size).
+        sliding_window: tokens that each one sees, with itself. Default: None: all.
+        s_aux: (heads,), the attention sinks: what the softmax spends on no token. Default: None: nothing.
 
     Returns:
         (1, tokens, heads, head size), and None for the attention weights.
@@ -467,13 +485,29 @@ def shared_prompt_attention(
     scaled = query[0].transpose(0, 1) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     parts = []
     if memory.singles:
-        parts.append(_attention_of_singles(memory, layer, scaled[: memory.singles]))  # type: ignore[arg-type]
+        parts.append(_attention_of_singles(memory, layer, scaled[: memory.singles], sliding_window, s_aux))  # type: ignore[arg-type]
     if memory.singles < len(scaled):
-        parts.append(_attention_of_longer(memory, layer, scaled[memory.singles :]))  # type: ignore[arg-type]
+        parts.append(_attention_of_longer(memory, layer, scaled[memory.singles :], sliding_window, s_aux))  # type: ignore[arg-type]
     return (torch.cat(parts) if len(parts) > 1 else parts[0])[None], None
 
 
-def _attention_of_singles(memory: _KeyValueCache, layer: int, query: Tensor) -> Tensor:
+def _weights(scores: Tensor, distances: Tensor, window: int | None, sinks: Tensor | None) -> Tensor:
+    """Attention weights, of the form of the scores.
+
+    Args:
+        sinks: a score of no token, of a form that the scores' last axis is missing in.
+    """
+    if window is not None:
+        scores = scores.masked_fill(distances >= window, float("-inf"))
+    if sinks is None:
+        return scores.float().softmax(-1)
+    none = sinks.to(scores.dtype)[..., None].expand(*scores.shape[:-1], 1)
+    return torch.cat((scores, none), -1).float().softmax(-1)[..., :-1]
+
+
+def _attention_of_singles(
+    memory: _KeyValueCache, layer: int, query: Tensor, window: int | None, sinks: Tensor | None
+) -> Tensor:
     """The next token of each action: (tokens, heads, head size) to the same.
 
     Prompts are read where they are, for all rows of all slots, which keeps groups complete. What the rows have written
@@ -497,7 +531,9 @@ def _attention_of_singles(memory: _KeyValueCache, layer: int, query: Tensor) -> 
     prompt_scores = prompt_scores.view(slots, key_heads, group, repeat, -1).transpose(1, 2)
     prompt_scores = prompt_scores.reshape(rows, key_heads, repeat, -1)[running]
     own_scores = of_running @ own_keys.transpose(-1, -2) + memory.own_bias
-    weights = torch.cat((prompt_scores, own_scores), -1).float().softmax(-1).to(query.dtype)
+    scores = torch.cat((prompt_scores, own_scores), -1)
+    by_key_head = None if sinks is None else sinks.view(key_heads, repeat)
+    weights = _weights(scores, memory.distances, window, by_key_head).to(query.dtype)
     on_own = weights[..., memory.width :]
     on_prompt = weights.new_zeros((rows, key_heads, repeat, memory.width))
     on_prompt[running] = weights[..., : memory.width]
@@ -508,7 +544,9 @@ def _attention_of_singles(memory: _KeyValueCache, layer: int, query: Tensor) -> 
     return out.reshape(active, heads, size)
 
 
-def _attention_of_longer(memory: _KeyValueCache, layer: int, query: Tensor) -> Tensor:
+def _attention_of_longer(
+    memory: _KeyValueCache, layer: int, query: Tensor, window: int | None, sinks: Tensor | None
+) -> Tensor:
     """Several tokens of some rows, which are few: (tokens, heads, head size) to the same."""
     tokens, heads, size = query.shape
     length = memory.longer_bias.shape[-1] - memory.width
@@ -523,7 +561,8 @@ def _attention_of_longer(memory: _KeyValueCache, layer: int, query: Tensor) -> T
     by_row[memory.which, memory.places] = query.reshape(tokens, key_heads, repeat, size)
     by_row = by_row.permute(0, 2, 3, 1, 4).reshape(count, key_heads, repeat * most, size)
     scores = (by_row @ keys.transpose(-1, -2)).view(count, key_heads, repeat, most, -1) + memory.longer_bias[:, :, None]
-    weights = scores.float().softmax(-1).to(query.dtype)
+    by_key_head = None if sinks is None else sinks.view(key_heads, repeat, 1)
+    weights = _weights(scores, memory.longer_distances[:, None], window, by_key_head).to(query.dtype)
     out = weights.view(count, key_heads, repeat * most, -1) @ values
     out = out.view(count, key_heads, repeat, most, size).permute(0, 3, 1, 2, 4)
     return out[memory.which, memory.places].reshape(tokens, heads, size)
@@ -549,8 +588,9 @@ def _run_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[list[Ten
     ids = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    # Right padding: causal attention never attends to it, so this pass needs no mask.
-    cache = DynamicCache(config=model.config)
+    # Right padding: causal attention never attends to it, so this pass needs no mask. A cache that knows the model's
+    # sliding windows would keep the last tokens alone, padding among them.
+    cache = DynamicCache()
     hidden = model.base_model(input_ids=ids.to(device), past_key_values=cache, use_cache=True).last_hidden_state
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
     logits = model.lm_head(hidden[torch.arange(len(prompts), device=device), last])

@@ -18,6 +18,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """Variables of GNU's and of LLVM's OpenMP, which each reads when torch is imported."""
@@ -94,7 +95,8 @@ class FreeCores:
     most: int = field(default_factory=most_threads)
     _last: CoreTimes | None = None
     _measured: float = 0.0
-    _has_warned: bool = False
+    has_warned: ClassVar[bool] = False
+    """In this process: a run trains and samples many times."""
 
     def follow(self) -> None:
         """Measure, and set the number of threads; at once the first time, and then every `INTERVAL_SECONDS`."""
@@ -117,8 +119,8 @@ class FreeCores:
         threads = max(1, min(self.most, int(available + 0.5)))
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        if threads < self.most and not self._has_warned:
-            self._has_warned = True
+        if threads < self.most and not FreeCores.has_warned:
+            FreeCores.has_warned = True
             warnings.warn(
                 f"other processes use {cores - available:.1f} of {cores} cores, so the model computes with {threads} "
                 f"of {self.most} threads while they do, more slowly than alone (OMP_NUM_THREADS sets another number)",

@@ -1,37 +1,42 @@
 """The choices of the recipe: SFT to its plateau, for agents SFT on executed traces, expert iteration, GRPO, and how its
-policies are judged."""
+policies are judged. What a phase trains with stands in `policy_training/recipes/`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from regrade.datasets.rollouts import Sampling
 from regrade.evaluators.evaluation.sweeps import Sweep
+from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.recipe_files import TrainingRecipe, read_recipe
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, OnlineSettings, SFTSettings
 
-FROZEN = 0.5
-"""Share of the layers that SFT and reinforcement learning leave alone: a step takes half the time, and validation is no
-worse."""
+T = TypeVar("T")
+
 EXPLORATION_TEMPERATURE = 0.8
+"""Of expert iteration and GRPO."""
+
+PHASES: Mapping[str, TrainingRecipe] = {
+    name: read_recipe(f"demo-{name}.toml") for name in ("sft", "agent-sft", "expert-iteration", "grpo")
+}
+"""Phase -> its recipe, which comes with the package and runs alone too: `regrade train demo-grpo.toml`."""
 
 
-def _expert_iteration() -> ExpertIterationSettings:
-    """2 attempts per task: an answer to another task teaches more than another attempt at the same one."""
-    return ExpertIterationSettings(
-        sampling=Sampling(EXPLORATION_TEMPERATURE, 2), sft=SFTSettings(learning_rate=4e-5, batch_size=4, frozen=FROZEN)
-    )
+def _settings(phase: str, kind: type[T]) -> T:
+    settings = PHASES[phase].settings
+    assert isinstance(settings, kind)
+    return settings
 
 
-def _grpo() -> OnlineSettings:
-    return OnlineSettings(
-        algorithm="grpo",
-        learning_rate=4e-5,
-        prompts_per_step=4,
-        samples_per_prompt=6,
-        steps_per_generation=12,
-        temperature=EXPLORATION_TEMPERATURE,
-        frozen=FROZEN,
-    )
+def _steps(phase: str) -> int:
+    steps = PHASES[phase].steps
+    assert steps is not None
+    return steps
+
+
+AGENT = PHASES["grpo"].agent or AgentFormat()
+"""How the recipes' agents work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,36 +53,38 @@ class Recipe:
     held_out: int = 200
     """Tasks of the verdict. Default: 200."""
 
-    sft: SFTSettings = field(default_factory=lambda: SFTSettings(learning_rate=1.5e-4, batch_size=4, frozen=FROZEN))
+    sft: SFTSettings = field(default_factory=lambda: _settings("sft", SFTSettings))
     """Of the baseline."""
-    sft_steps: int = 150
+    sft_steps: int = _steps("sft")
     """Optimizer steps of the baseline, at most. Default: 150."""
     check_every: int = 50
     """Optimizer steps between validations, which end SFT at its plateau. Default: 50."""
 
-    turns: int = 8
+    turns: int = AGENT.limits.turns
     """Of an agent: actions of an episode, at most. Default: 8."""
-    test_runs: int = 3
+    test_runs: int = AGENT.limits.test_runs
     """Of an agent: of the tests that it is shown, those of the FAIL_TO_PASS test's file. Default: 3."""
-    episode_tokens: int = 400
+    episode_tokens: int = AGENT.max_tokens
     """Of an agent's episode after its prompt, actions and observations together. Default: 400."""
-    agent_sft: SFTSettings = field(default_factory=lambda: SFTSettings(learning_rate=1e-4, batch_size=4, frozen=FROZEN))
+    agent_sft: SFTSettings = field(default_factory=lambda: _settings("agent-sft", SFTSettings))
     """Of the agent's baseline, which continues from the baseline on executed traces of the same demonstrations."""
-    agent_sft_steps: int = 100
+    agent_sft_steps: int = _steps("agent-sft")
     """Optimizer steps of the agent's baseline, at most. Default: 100."""
 
-    expert_iteration: ExpertIterationSettings = field(default_factory=_expert_iteration)
+    expert_iteration: ExpertIterationSettings = field(
+        default_factory=lambda: _settings("expert-iteration", ExpertIterationSettings)
+    )
     """Its `sft` also trains the equal-time control and the upper bound."""
     rounds: int = 2
     """Rounds of expert iteration. Default: 2."""
     task_shares: int = 2
     """Disjoint shares of the tests-only tasks; each round takes the next one. Default: 2."""
-    round_steps: int = 16
-    """Optimizer steps per round. Default: 16."""
+    round_steps: int = _steps("expert-iteration")
+    """Optimizer steps per round. Default: 24."""
 
-    grpo: OnlineSettings = field(default_factory=_grpo)
-    grpo_steps: int = 36
-    """Optimizer steps. Default: 36."""
+    grpo: OnlineSettings = field(default_factory=lambda: _settings("grpo", OnlineSettings))
+    grpo_steps: int = _steps("grpo")
+    """Optimizer steps. Default: 24."""
 
     temperatures: tuple[float, ...] = (0.2, 0.6)
     """Of the validation: each policy is judged at its own best one. Default: 0.2 and 0.6."""

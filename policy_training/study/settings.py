@@ -30,14 +30,7 @@ class StudySettings(Recipe):
     """Each draws its own tasks to learn from, and all else. Default: 0 and 1."""
 
 
-FULL = StudySettings(
-    held_out=250, check_every=20,
-    expert_iteration=replace(
-        StudySettings().expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4),
-        sft=replace(StudySettings().expert_iteration.sft, learning_rate=7e-5),
-    ),
-    rounds=4, round_steps=40, grpo_steps=160,
-)  # fmt: skip
+FULL = StudySettings(held_out=250, check_every=20, rounds=4, round_steps=40, grpo_steps=160)
 CROSS_MODULE = replace(
     FULL, source="cross-module", max_prompt_tokens=250, demonstrations=(8, 16, 32, 48), tests_only=(40, 80, 160),
     few=16, validation=16, held_out=150,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from regrade.policy_training.policies.adapters import has_adapters
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.threads import FreeCores
 from regrade.policy_training.trainers.tracking import PROJECT, Tracker
@@ -113,8 +114,11 @@ def freeze_bottom(model: Any, share: float = 0.0) -> None:
     """Freeze the (tied) embeddings and the bottom `share` of the layers; all other weights learn.
 
     Embeddings are a fifth of the small model, and answers use few of its tokens. Frozen layers need no backward pass:
-    with half of them a step takes a third less time, and on a few hundred examples the loss is hardly higher.
+    with half of them a step takes a third less time, and on a few hundred examples the loss is hardly higher. With
+    adapters (`add_lora`), they alone learn, whatever the share.
     """
+    if has_adapters(model):
+        return
     model.requires_grad_(True)
     model.get_input_embeddings().requires_grad_(False)
     _, layers = layer_stack(model)

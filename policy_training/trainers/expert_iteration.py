@@ -22,6 +22,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, gather
 from regrade.policy_training.environments.compact_episode import SUBMIT
+from regrade.policy_training.environments.reward_components import numbers_of_round
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
@@ -29,10 +30,10 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.online import episode_rates, rates
 from regrade.policy_training.trainers.resuming import ResumePoints
-from regrade.policy_training.trainers.reward_components import numbers_of_round
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
+from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 
 
@@ -57,6 +58,7 @@ class ExpertIteration:
         seed: int,
         reward: TrainingReward = DEFAULT_TRAINING_REWARD,
         log: StepLog | None = None,
+        guard: StabilityGuard | None = None,
         progress: Callable[[str, int, int], None] | None = None,
         keep: Callable[[list[Attempt]], object] = lambda _attempts: None,
         resume: ResumePoints | None = None,
@@ -67,6 +69,7 @@ class ExpertIteration:
         Args:
             reward: of the attempts that it returns. An answer is learned if it is verified; among the verified answers
                 of a task, the reward chooses.
+            guard: of the training; see `train_sft`.
             keep: called with the attempts when all are executed.
             resume: when the training writes states into `out`. Then what was collected is written there too, and a
                 killed round goes on where it was. Default: None: it keeps nothing.
@@ -83,7 +86,18 @@ class ExpertIteration:
                 write_round(out, done)
         self.verified.extend(done.verified)
         lesson, sft = self._lesson(seed), self.settings.sft
-        train_sft(language_model, lesson, sft, out=out, budget=budget, seed=seed, log=log, resume=resume, track=track)
+        train_sft(
+            language_model,
+            lesson,
+            sft,
+            out=out,
+            budget=budget,
+            seed=seed,
+            log=log,
+            guard=guard,
+            resume=resume,
+            track=track,
+        )
         return done
 
     def _collected(

@@ -1,11 +1,11 @@
-"""Online reinforcement learning on executed tests with TRL: GRPO (Shao et al. 2402.03300) and RLOO (REINFORCE with a
-leave-one-out baseline, Ahmadian et al. 2402.14740)."""
+"""Online reinforcement learning on executed tests with TRL: GRPO (Shao et al. 2402.03300) with its variants, RLOO
+(REINFORCE with a leave-one-out baseline, Ahmadian et al. 2402.14740), and plain REINFORCE."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from torch import Tensor
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -23,6 +24,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
@@ -30,6 +32,7 @@ from regrade.policy_training.environments.training_reward import (
     training_reward_of,
 )
 from regrade.policy_training.policies.dialogues import MOST_THREADS
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
@@ -37,9 +40,9 @@ from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
-from regrade.policy_training.trainers.reward_components import numbers_of_step
-from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
+from regrade.policy_training.trainers.settings import AdvantageBaseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
@@ -50,19 +53,68 @@ KeepAttempts = Callable[[int, list[Attempt]], object]
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
 
 
-class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO, which can go on after a kill."""
+SUMS_OVER_A_FIXED_COUNT = ("dapo", "cispo")
+"""The losses whose normaliser counts the tokens of a step, also those of rows without advantage."""
+REINFORCE_LOSS = "dr_grpo"
+"""A sum over an attempt's tokens, by a constant."""
 
 
-class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
+class PlainGRPOTrainer(Resumable, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO, which can go on after a kill, and whose ratio is exactly 1 where nothing was learned since sampling.
+
+    With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
+    use other experts than the loss's, and the ratio is not 1.
+    """
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.num_iterations == 1 and self.args.steps_per_generation <= self.args.gradient_accumulation_steps:
+            batch.pop("old_per_token_logps", None)  # the loss takes its own, detached
+        return batch
+
+
+class PlainRLOOTrainer(Resumable, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO, which can go on after a kill."""
 
 
-class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPO that runs each prompt once."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.can_drop_rows = self.can_drop_rows and self.loss_type in SUMS_OVER_A_FIXED_COUNT
 
-class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+
+class ReinforceTrainer(SharedPromptGRPOTrainer):
+    """REINFORCE (Williams, 1992): log-probabilities of whole attempts, weighted by their rewards.
+
+    TRL has no such trainer. With its loss `dr_grpo` on attempts of the present policy, all ratios are 1: nothing is
+    clipped, and the gradient is that of the mean of reward x log-probability, divided by the longest answer's length,
+    a constant. Only the advantages differ from GRPO's: they are the rewards themselves.
+    """
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return batch | {"advantages": (self._rewards - self._baseline()).nan_to_num(0.0)}  # unscored: teaches nothing
+
+    def _baseline(self) -> Tensor | float:
+        return 0.0
+
+
+class BatchBaselineReinforceTrainer(ReinforceTrainer):
+    """REINFORCE whose baseline is the mean reward of the scored attempts of a batch: less noise, the same mean."""
+
+    def _baseline(self) -> Tensor | float:
+        return self._rewards.nanmean()
+
+
+REINFORCE_TRAINERS: Mapping[AdvantageBaseline, type[ReinforceTrainer]] = {
+    "none": ReinforceTrainer,
+    "batch": BatchBaselineReinforceTrainer,
+}
+
+
+class SharedPromptRLOOTrainer(Resumable, SharedPrompts, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 
     RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
@@ -280,27 +332,29 @@ def train_online(
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
     keep: KeepAttempts | None = None,
 ) -> None:
-    """Train the model in place by GRPO or RLOO; the tasks' references are not read.
+    """Train the model in place by GRPO, RLOO or REINFORCE; the tasks' references are not read.
 
     Args:
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
         keep: called with the attempts of each generation. Default: None.
 
     Raises:
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
             no effect.
     """
     check_settings(settings, agent, step_rewards)
-    # TRL silently drops batches that it cannot fill.
-    prompts_per_step = min(settings.prompts_per_step, len(tasks))
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
@@ -311,28 +365,8 @@ def train_online(
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
     )
-    passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
-    arguments: dict[str, Any] = {
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track),
-        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
-        "gradient_accumulation_steps": passes,
-        "steps_per_generation": passes * min(settings.steps_per_generation, len(tasks) // prompts_per_step),
-        "num_generations": settings.samples_per_prompt,
-        "max_completion_length": MAX_ANSWER_TOKENS if agent is None else agent.max_action_tokens,
-        "temperature": settings.temperature,
-        "beta": 0.0,
-        "use_vllm": settings.generation == "vllm",
-        # A falling rate averages out the noise of single groups. It needs a number of steps.
-        "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
-        "warmup_steps": 2,
-        "remove_unused_columns": False,
-    }
-    is_shared = settings.generation == "shared"
-    trainer_type, config = (
-        (SharedPromptGRPOTrainer if is_shared else PlainGRPOTrainer, _grpo_config(arguments))
-        if settings.algorithm == "grpo"
-        else (SharedPromptRLOOTrainer if is_shared else PlainRLOOTrainer, RLOOConfig(**arguments))
-    )
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
+    trainer_type, config = trainer_and_config(settings, len(tasks), common, agent)
     language_model.model.train()
     trainer = trainer_type(
         model=language_model.model,
@@ -340,21 +374,70 @@ def train_online(
         args=config,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[StopAndLog(budget, log)],
-        **({"trajectories": trajectories} if is_shared else {}),
+        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
+        **({"trajectories": trajectories} if settings.generation == "shared" else {}),
     )
-    if trajectories is not None and not is_shared:
+    if trajectories is not None and settings.generation != "shared":
         trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=True)
     with closing(executed):
         train_from_last_state(trainer, resume)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()
 
 
-def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:
-    # TRL's default drops a row whose ratio between trainer and vLLM, over all of its tokens, is above 3: long ones go.
+def trainer_and_config(
+    settings: OnlineSettings, tasks: int, common: dict[str, Any], agent: AgentFormat | None = None
+) -> tuple[type, GRPOConfig | RLOOConfig]:
+    """TRL's trainer, or ours on top of it, and its configuration, for training on a number of tasks.
+
+    Args:
+        common: from `common_arguments`.
+    """
+    prompts_per_step = min(settings.prompts_per_step, tasks)  # TRL silently drops batches that it cannot fill
+    passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
+    arguments: dict[str, Any] = {
+        **common,
+        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
+        "gradient_accumulation_steps": passes,
+        "steps_per_generation": passes * min(settings.steps_per_generation, tasks // prompts_per_step),
+        "num_generations": settings.samples_per_prompt,
+        "num_iterations": settings.num_iterations,
+        "max_completion_length": MAX_ANSWER_TOKENS if agent is None else agent.max_action_tokens,
+        "mask_truncated_completions": settings.mask_truncated_completions,
+        "temperature": settings.temperature,
+        "beta": settings.beta,
+        "epsilon": settings.epsilon,
+        "epsilon_high": settings.epsilon_high,
+        "use_vllm": settings.generation == "vllm",
+        # A falling rate averages out the noise of single groups. It needs a number of steps.
+        "lr_scheduler_type": "linear" if common["max_steps"] > 0 else "constant_with_warmup",
+        "warmup_steps": 2,
+        "remove_unused_columns": False,
+    }
+    is_shared = settings.generation == "shared"
+    match settings.algorithm:
+        case "grpo":
+            return SharedPromptGRPOTrainer if is_shared else PlainGRPOTrainer, _grpo_config(arguments, settings)
+        case "rloo":
+            config = RLOOConfig(**arguments, normalize_advantages=settings.normalize_advantages)
+            return SharedPromptRLOOTrainer if is_shared else PlainRLOOTrainer, config
+        case "reinforce":
+            return REINFORCE_TRAINERS[settings.baseline], _grpo_config(arguments, settings)
+
+
+def _grpo_config(arguments: dict[str, Any], settings: OnlineSettings) -> GRPOConfig:
     return GRPOConfig(
-        **arguments, scale_rewards="none", loss_type="dapo", vllm_importance_sampling_mode="token_truncate"
+        **arguments,
+        scale_rewards=settings.scale_rewards,
+        loss_type=REINFORCE_LOSS if settings.algorithm == "reinforce" else settings.loss_type,
+        importance_sampling_level=settings.importance_sampling_level,
+        # TRL's default drops a row whose ratio between trainer and vLLM, over all of its tokens, is above 3: long ones
+        # go.
+        vllm_importance_sampling_mode="token_truncate",
     )
 
 

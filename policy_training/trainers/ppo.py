@@ -1,17 +1,22 @@
 """PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL removed its own.
 
 The baseline of GRPO is the group of an answer, that of PPO a critic: a value head on the policy's own last hidden
-states that predicts, at every token, the future reward. The reward of an attempt comes at its last token, those of an
-agent's steps at the last token of each action, and a penalty for the KL divergence from the initial policy at every
-token. Advantages are estimated per token (GAE); observations are skipped.
+states that predicts, at every token, the future reward. A step, from top to bottom of `PPOTrainer`:
 
-TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
-critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
+1. TRL samples tasks, and their attempts are generated, executed and paid (`_generate_and_score_completions`).
+2. One forward pass gives the log-probabilities of their tokens and the critic's values (`_log_probs_then`).
+3. The reward of an attempt comes at its last token, those of an agent's steps at the last token of each action, and
+   a price of the KL divergence from the initial policy at every token (`_token_rewards`).
+4. Advantages are estimated per token (`generalized_advantages`), observations are skipped, and they are whitened.
+   An advantage plus its value is the critic's target. Unscored attempts are masked.
+5. For some epochs on these attempts: TRL's clipped policy loss, and the critic's clipped loss from the same pass
+   (`_compute_loss`). The critic has a learning rate of its own (`create_optimizer`).
+
+Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalty with LoRA.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -36,6 +41,8 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     training_reward_of,
 )
+from regrade.policy_training.policies.adapters import has_adapters
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -51,7 +58,8 @@ from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
-from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
@@ -130,21 +138,18 @@ class ValueHead(torch.nn.Module):
         return head
 
 
-class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
     can_drop_rows = False  # a row without advantage still teaches the critic
     can_reuse_sampled_log_probs = False  # the critic's values need the forward pass
 
     def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **arguments: Any) -> None:
-        # Copied before the base class changes the model. The base class would load the reference from the folder that
-        # the model was loaded from, which may differ from the model now.
-        reference = _frozen_copy(model) if args.kl_coef else None
+        reference = frozen_copy(model) if args.kl_coef else None  # before the base class changes the model
         super().__init__(model, args=args, **arguments)
         device = self.accelerator.device
         self.reference = None if reference is None else reference.to(device)
         self.value_head = (value_head or ValueHead(model.config.get_text_config().hidden_size)).to(device)
-        self._rewards = torch.empty(0)
         self._latest: dict[str, Tensor] = {}
         """Per-token numbers of the policy's latest forward pass, (B, C) each."""
 
@@ -156,13 +161,6 @@ class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
         if "values" in numbers:
             self._latest = numbers
         return numbers
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """As inherited; also stores the weighted sums, (B,), with NaN for unscored answers."""
-        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        weighted = rewards * self.reward_weights.to(rewards.device)
-        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
-        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """The inherited batch, with per-token advantages and the critic's targets; all (B, C)."""
@@ -254,13 +252,6 @@ def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
     torch.nn.utils.clip_grad_norm_(weights, limit)
 
 
-def _frozen_copy(model: Any) -> Any:
-    """A separate model with the same weights, without the hooks and patches of the original."""
-    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
-    reference.load_state_dict(model.state_dict())
-    return reference.requires_grad_(False).eval()
-
-
 def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
     """(B, C): the (B,) rewards at the last unmasked token of each row, 0 elsewhere."""
     positions = torch.arange(mask.shape[1], device=mask.device)
@@ -307,6 +298,7 @@ def train_ppo(
     step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
     keep: KeepAttempts | None = None,
@@ -319,13 +311,20 @@ def train_ppo(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
         keep: called with the attempts of each generation. Default: None.
 
     Raises:
-        UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
+        UserError: there are too few tasks for a batch, `step_rewards` without an agent, or a KL penalty for adapters.
     """
+    if settings.kl_coef and has_adapters(language_model.model):
+        raise UserError(
+            f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside that with adapters: set "
+            "it to 0"
+        )
     if agent is None and step_rewards is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
@@ -335,6 +334,7 @@ def train_ppo(
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
@@ -353,11 +353,15 @@ def train_ppo(
         reward_funcs=executed,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[StopAndLog(budget, log)],
+        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
         trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=True)
     with closing(executed):
         train_from_last_state(trainer, resume)
     trainer.value_head.save(out)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()

@@ -34,7 +34,7 @@ class Round:
     """`rates` and `episode_rates` of the attempts, and what the components of the reward chose: `numbers_of_round`."""
 
 
-class _StoredTrace(msgspec.Struct):
+class _VerifiedTranscript(msgspec.Struct):
     prompt: str
     turns: list[tuple[str, str, bool]]
 
@@ -54,7 +54,7 @@ class _StoredTimes(msgspec.Struct):
 
 
 class _StoredRound(msgspec.Struct):
-    verified: list[_StoredTrace]
+    verified: list[_VerifiedTranscript]
     spent: _StoredSeconds
     sampling: _StoredTimes | None
     figures: dict[str, float]

@@ -6,17 +6,21 @@ What a trainer needs besides is how long it trains (`Budget`), its seed, and whe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 
-Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
-OnlineAlgorithm = Literal["grpo", "rloo"]
+Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "reinforce", "ppo", "reward-model"]
+OnlineAlgorithm = Literal["grpo", "rloo", "reinforce"]
 Credit = Literal["trajectory", "step"]
 Generation = Literal["shared", "trl", "vllm"]
+LossType = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo"]
+RatioLevel = Literal["token", "sequence"]
+RewardScale = Literal["none", "group", "batch"]
+AdvantageBaseline = Literal["none", "batch"]
 
 
 class _ValidRange(NamedTuple):
@@ -30,13 +34,29 @@ _SHARE = _ValidRange(lambda value: 0 <= value <= 1, "a share between 0 and 1")
 _COUNT = _ValidRange(lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
 _GROUP = _ValidRange(lambda value: isinstance(value, int) and value >= 2, "a whole number of at least 2")
 _OPTIONAL_COUNT = _ValidRange(lambda value: value is None or _COUNT.contains(value), f"{_COUNT.words}, or None")
+_OPTIONAL_POSITIVE = _ValidRange(
+    lambda value: value is None or _POSITIVE.contains(value), f"{_POSITIVE.words}, or None"
+)
+_OPTIONAL_SHARE = _ValidRange(lambda value: value is None or _SHARE.contains(value), f"{_SHARE.words}, or None")
+_OPTIONAL_FINITE = _ValidRange(lambda value: value is None or math.isfinite(value), "a finite number, or None")
+_OPTIONAL_FACTOR = _ValidRange(lambda value: value is None or 1 < value < math.inf, "a number above 1, or None")
+_FACTOR = _ValidRange(lambda value: 1 <= value < math.inf, "a finite number of at least 1")
+_LOWERING = _ValidRange(lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+_NUMBER = _ValidRange(lambda value: isinstance(value, int) and value >= 0, "a whole number of at least 0")
 _SAMPLING = _ValidRange(
     lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
     "a temperature of at least 0 and at least 1 sample",
 )
-_CREDIT = _ValidRange(lambda value: value in get_args(Credit), " or ".join(get_args(Credit)))
-_GENERATION = _ValidRange(lambda value: value in get_args(Generation), " or ".join(get_args(Generation)))
-_ALGORITHM = _ValidRange(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
+_BELOW_1 = _ValidRange(lambda value: 0 < value < 1, "a number above 0 and below 1")
+_OPTIONAL_POSITIVE = _ValidRange(
+    lambda value: value is None or _POSITIVE.contains(value), f"{_POSITIVE.words}, or None"
+)
+_FLAG = _ValidRange(lambda value: isinstance(value, bool), "True or False")
+
+
+def _one_of(choices: Any) -> _ValidRange:
+    names = get_args(choices)
+    return _ValidRange(lambda value: value in names, " or ".join(names))
 
 
 def _check(settings: object, **ranges: _ValidRange) -> None:
@@ -87,10 +107,10 @@ class ExpertIterationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineSettings:
-    """GRPO and RLOO."""
+    """GRPO, RLOO and REINFORCE; what an option does in the loss is TRL's. An option of another algorithm is refused."""
 
     algorithm: OnlineAlgorithm
-    """`grpo` or `rloo`; no default."""
+    """`grpo`, `rloo` or `reinforce`; no default."""
     learning_rate: float = 2e-5
     """Peak learning rate, after the warm-up; > 0. Default: 2e-5."""
     prompts_per_step: int = 8
@@ -100,10 +120,38 @@ class OnlineSettings:
     steps_per_generation: int = 1
     """Optimizer steps that share one generation, `prompts_per_step` tasks each; >= 1. Sampling and execution use the
     machine better in large batches; the ratio to the sampling policy is clipped. Default: 1."""
+    num_iterations: int = 1
+    """Optimizer steps on each attempt; >= 1. From the second one on, the ratio to the sampling policy is clipped.
+    Default: 1."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     frozen: float = 0.0
     """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
+    loss_type: LossType = "dapo"
+    """How the loss adds up tokens: `dapo`, over all tokens of a step; `grpo`, a mean over each attempt's tokens first;
+    `dr_grpo`, over a constant, the longest answer; `bnpo`, over the tokens of a pass; `cispo`, as `dapo`, where the
+    clipped ratio weighs the gradient, so that no token loses it. Default: `dapo`."""
+    importance_sampling_level: RatioLevel = "token"
+    """Whose ratio to the sampling policy is clipped: `token`, or `sequence`, the mean over an attempt's tokens (GSPO).
+    Default: `token`."""
+    epsilon: float = 0.2
+    """The ratio is clipped from below at 1 - epsilon, above 0 and below 1. Default: 0.2."""
+    epsilon_high: float | None = None
+    """The ratio is clipped from above at 1 + epsilon_high; > 0. With `cispo`, it is the largest ratio itself, at least
+    1, and has no default. Default: None: that of `epsilon`."""
+    scale_rewards: RewardScale = "none"
+    """What an advantage is divided by: `none`; `group`, its group's standard deviation; `batch`, that of the batch.
+    Default: `none`."""
+    normalize_advantages: bool = False
+    """Shift and scale the advantages of a batch to mean 0 and standard deviation 1? Default: False."""
+    baseline: AdvantageBaseline = "none"
+    """What is taken from the reward: `none`, plain REINFORCE; `batch`, the mean of the batch. Default: `none`."""
+    mask_truncated_completions: bool = False
+    """Does an answer that its limit of tokens cut off (of an agent: whose last action was cut off) teach nothing?
+    Default: False."""
+    beta: float = 0.0
+    """Weight of the KL divergence from the initial policy, in the loss, in RLOO in the reward; >= 0. 0: no reference
+    model. Default: 0."""
     credit: Credit = "trajectory"
     """What an advantage belongs to: `trajectory`, all actions of an attempt; or `step` (grpo), each action by what came
     after it. Default: `trajectory`."""
@@ -122,17 +170,64 @@ class OnlineSettings:
             raise UserError("OnlineSettings: credit is 'step', which TRL's own trainers do not know; use 'shared'")
         _check(
             self,
-            algorithm=_ALGORITHM,
-            credit=_CREDIT,
-            generation=_GENERATION,
+            algorithm=_one_of(OnlineAlgorithm),
+            credit=_one_of(Credit),
+            generation=_one_of(Generation),
             prompts_per_pass=_OPTIONAL_COUNT,
             learning_rate=_POSITIVE,
             prompts_per_step=_COUNT,
             samples_per_prompt=_GROUP,
             steps_per_generation=_COUNT,
+            num_iterations=_COUNT,
             temperature=_POSITIVE,
             frozen=_SHARE,
+            loss_type=_one_of(LossType),
+            importance_sampling_level=_one_of(RatioLevel),
+            epsilon=_BELOW_1,
+            epsilon_high=_OPTIONAL_POSITIVE,
+            scale_rewards=_one_of(RewardScale),
+            normalize_advantages=_FLAG,
+            baseline=_one_of(AdvantageBaseline),
+            mask_truncated_completions=_FLAG,
+            beta=_NOT_NEGATIVE,
         )
+        for name, algorithms in ONLY_OF.items():
+            value = getattr(self, name)
+            if self.algorithm not in algorithms and value != _default(OnlineSettings, name):
+                raise UserError(
+                    f"OnlineSettings: {name} is {value!r}, which {self.algorithm} does not have; leave it out, or "
+                    f"train by {' or '.join(algorithms)}"
+                )
+        if self.credit == "step" and self.scale_rewards != "none":
+            raise UserError(
+                f"OnlineSettings: scale_rewards is {self.scale_rewards!r}, but rewards of steps (credit 'step') keep "
+                "their scale; set it to 'none'"
+            )
+        if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
+            raise UserError(
+                f"OnlineSettings: epsilon_high is {self.epsilon_high!r}, and with loss_type 'cispo' it is the largest "
+                "ratio itself; give a number of at least 1, such as 5"
+            )
+
+
+ONLY_OF: Mapping[str, tuple[OnlineAlgorithm, ...]] = {
+    "loss_type": ("grpo",),
+    "importance_sampling_level": ("grpo",),
+    "scale_rewards": ("grpo",),
+    "credit": ("grpo",),
+    "epsilon": ("grpo", "rloo"),
+    "epsilon_high": ("grpo", "rloo"),
+    "num_iterations": ("grpo", "rloo"),
+    "steps_per_generation": ("grpo", "rloo"),
+    "generation": ("grpo", "rloo"),
+    "normalize_advantages": ("rloo",),
+    "baseline": ("reinforce",),
+}
+"""Setting of `OnlineSettings` -> the algorithms that have it; all have the others."""
+
+
+def _default(kind: type, name: str) -> Any:
+    return next(each.default for each in fields(kind) if each.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +250,8 @@ class PPOSettings:
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     prompts_per_pass: int | None = None
-    """As in `OnlineSettings`."""
+    """Tasks whose attempts are learned from in one pass. Default: None: all of a batch, and for agents so many that a
+    pass has 8 attempts."""
 
     def __post_init__(self) -> None:
         _check(
@@ -221,6 +317,87 @@ class RewardModelSettings:
             preferences=_OPTIONAL_COUNT,
             test_share=_SHARE,
             sampling=_SAMPLING,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilitySettings:
+    """The stability guard of every trainer: what raises an alarm, and what follows. A limit of None: no such alarm.
+
+    The defaults are far from what a healthy training shows (`docs/stability.md` has the reasons): an alarm is for
+    training that is being lost, not for a noisy step.
+    """
+
+    patience: int = 3
+    """Steps in a row that must exceed a limit marked with (patience); >= 1. Single groups and batches are noisy.
+    Default: 3."""
+    max_rollbacks: int = 3
+    """Returns to the best weights before training is given up; >= 0. Default: 3: the learning rate is then an eighth,
+    and what still diverges has another cause."""
+    rate_factor: float = 0.5
+    """Factor of the learning rate at each rollback, in (0, 1]. Default: 0.5."""
+    kl_factor: float = 2.0
+    """Factor of the KL coefficient at each rollback, of trainers that have one (ppo); >= 1. Default: 2."""
+    checkpoint_every: int = 10
+    """Without a held-out probe: steps between the copies of healthy weights to return to; >= 1. Default: 10."""
+    probe_every: int = 20
+    """Steps between held-out probes; >= 1. Default: 20: a probe of 32 tasks then costs a fortieth of the attempts of a
+    training with 64 per step."""
+    probe_drop: float = 0.1
+    """Alarm if a probe is lower than the best one by more than this, and by more than two standard errors of the paired
+    difference; >= 0. The score of a probe is the share of clean fixes less the share of breakage. Default: 0.1."""
+    gradient_factor: float | None = 20.0
+    """The gradient norm, by the median of the last 50, above which a step is stopped; > 1. Norms under 1, where
+    clipping begins, never count. Default: 20: clipping bounds what one step can do, and rare successes are noisy."""
+    loss_factor: float | None = 2.0
+    """Of SFT: the loss by that of the first steps; > 1 (patience, and by at least half a nat). Default: 2."""
+    max_kl: float | None = 0.5
+    """Of online training: KL divergence from the initial policy, in nats per token, by which it may exceed the initial
+    entropy; > 0. Default: 0.5. A policy that becomes sure of what it said at random before is at its initial entropy;
+    beyond it, it says what it never said."""
+    kl_every: int = 5
+    """Steps between measurements of that KL divergence, where the trainer does not log it anyway; >= 1. Each costs two
+    forward passes over at most 32 attempts. Default: 5."""
+    max_ratio_drift: float | None = 0.1
+    """Mean of |ratio - 1| over the tokens, trainer to sampler, at steps whose attempts were sampled with the present
+    weights; > 0 (patience). It would be 0 without rounding. Default: 0.1: bfloat16 stays below 0.05."""
+    max_clip_share: float | None = 0.4
+    """Share of the tokens whose ratio is clipped, in [0, 1] (patience). Default: 0.4: healthy PPO stays below 0.2."""
+    min_entropy_share: float | None = 0.05
+    """The entropy by that of the first steps, in [0, 1] (patience). Counts only while the training reward has not risen
+    over its first steps: a policy that has learned is sure of itself, too. Default: 0.05."""
+    max_equal_steps: int | None = 10
+    """Generations in a row without any difference of rewards in any group, or without any scored attempt; >= 1.
+    Training then ends: there is nothing to learn. Attempts of which 95 % are clean fixes are no alarm. Default: 10."""
+    max_truncation: float | None = 0.5
+    """Share of the attempts that run out of tokens or turns, in [0, 1], if it has doubled since the first steps
+    (patience). Default: 0.5."""
+    min_explained_variance: float | None = -1.0
+    """Of PPO's critic, after its first 5 batches (patience). 0 is a constant critic. Default: -1."""
+    max_tampering: float | None = 0.1
+    """Share of the attempts that tamper with the evaluation, in [0, 1] (patience). Default: 0.1."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            patience=_COUNT,
+            max_rollbacks=_NUMBER,
+            rate_factor=_LOWERING,
+            kl_factor=_FACTOR,
+            checkpoint_every=_COUNT,
+            probe_every=_COUNT,
+            probe_drop=_NOT_NEGATIVE,
+            gradient_factor=_OPTIONAL_FACTOR,
+            loss_factor=_OPTIONAL_FACTOR,
+            max_kl=_OPTIONAL_POSITIVE,
+            kl_every=_COUNT,
+            max_ratio_drift=_OPTIONAL_POSITIVE,
+            max_clip_share=_OPTIONAL_SHARE,
+            min_entropy_share=_OPTIONAL_SHARE,
+            max_equal_steps=_OPTIONAL_COUNT,
+            max_truncation=_OPTIONAL_SHARE,
+            min_explained_variance=_OPTIONAL_FINITE,
+            max_tampering=_OPTIONAL_SHARE,
         )
 
 

@@ -21,6 +21,9 @@ from trl import SFTConfig, SFTTrainer
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
+from regrade.policy_training.environments.harmony_actions import tokenized_calls
+from regrade.policy_training.policies.gpt_oss import let_generate, prepare_to_train
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import mixed_precision
 from regrade.policy_training.policies.quiet import quiet_libraries
@@ -39,6 +42,7 @@ from regrade.policy_training.trainers.shared_prompts import (
     prediction_states,
     unflatten,
 )
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 
 
@@ -124,7 +128,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
-class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
+class _AnswerTrainer(Resumable, GuardedSteps, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short actions, with budgets.
 
     The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
@@ -150,7 +154,8 @@ class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if return_outputs or inputs["input_ids"].device.type != "cpu":
+        # The loss of a mixture's router needs the model's own pass.
+        if return_outputs or inputs["input_ids"].device.type != "cpu" or self.aux_loss_enabled:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         given = {name: value for name, value in inputs.items() if name != "labels"}
         targets = inputs["labels"][:, 1:]
@@ -174,6 +179,7 @@ def train_sft(
     seed: int,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
 ) -> None:
@@ -182,15 +188,18 @@ def train_sft(
     The learning rate falls linearly to 0 at the end of the budget. Transcripts without an action to learn are left out.
 
     Args:
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: there is no example.
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
     """
     rows = [_row(episode) for episode in _learnable(language_model, examples)]
     if not rows:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
+    prepare_to_train(language_model)
     freeze_bottom(language_model.model, settings.frozen)
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
@@ -201,7 +210,8 @@ def train_sft(
     )
     language_model.model.train()
     clock = StopAndLog(budget, log)
-    callbacks = [clock, *([plateau] if plateau is not None else [])]
+    # The guard comes first: what it adds to a step's numbers is logged with them.
+    callbacks = [each for each in (guard, clock, plateau) if each is not None]
     trainer = _AnswerTrainer(
         language_model.model,
         args=arguments,
@@ -211,17 +221,25 @@ def train_sft(
         clock=clock,
     )
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=False)
     with cached_frozen_activations(language_model.model):
         train_from_last_state(trainer, resume)
     if plateau is not None:
         plateau.restore()
+    let_generate(language_model.model)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()
 
 
 def _learnable(language_model: LanguageModel, transcripts: Sequence[Transcript]) -> list[TokenizedEpisode]:
     """The transcripts as tokens, without those that have no action to learn."""
-    end = language_model.stop_ids[0]
-    episodes = [tokenized(transcript, language_model.encode, end) for transcript in transcripts]
+    harmony, end = Harmony.of(language_model.tokenizer), language_model.stop_ids[0]
+    episodes = [
+        tokenized(transcript, language_model.encode, end) if harmony is None else tokenized_calls(transcript, harmony)
+        for transcript in transcripts
+    ]
     return [episode for episode in episodes if any(episode.is_action)]
 
 

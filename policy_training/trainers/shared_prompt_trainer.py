@@ -6,6 +6,7 @@ logging and checkpoints. With `trajectories`, a completion is a whole trajectory
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from trl.trainer.utils import split_tensor_dict
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling import ROWS, Completion, stream
+from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     pack,
@@ -26,6 +28,9 @@ from regrade.policy_training.trainers.shared_prompts import (
     unflatten,
 )
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
+
+LEAST_ADVANTAGE = 1e-6
+"""Smaller ones are rounding errors."""
 
 
 class SharedPrompts:
@@ -38,8 +43,14 @@ class SharedPrompts:
         UserError: it is launched in several processes.
     """
 
-    def __init__(self, *args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, *, args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
+        # Copied before the base class changes the model. The base class would load the reference from the folder that
+        # the model was loaded from, which may differ from the model now; so it first hears of no KL penalty.
+        beta, args.beta = args.beta, 0.0
+        reference = frozen_copy(model) if beta else None
+        super().__init__(model, args=args, **kwargs)  # type: ignore[call-arg]
+        self.beta = args.beta = beta
+        self.ref_model = None if reference is None else reference.to(self.accelerator.device)  # type: ignore[attr-defined]
         self.trajectories = trajectories
         if trajectories is not None:
             self.rollout_func = trajectories.rollout
@@ -52,6 +63,14 @@ class SharedPrompts:
         self._sampled: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
         self._actions: Tensor | None = None
         """(B, C) of the rows that the next passes run: 1 on the policy's own tokens; None: on all."""
+        self._learned_from: Tensor | None = None
+        """(B, C) log-probabilities of the latest pass with a gradient."""
+        self._sampled_at = 0
+        """The step of the weights that sampled the present attempts."""
+        self._balance: list[Tensor] | None = None
+        """Receives the router's loss of each pass."""
+        self._rewards = torch.empty(0)
+        """(B,) of the latest batch: the weighted sums of the reward functions, NaN for unscored attempts."""
 
     answer_batch_rows = ROWS
     """Completions decoded at a time."""
@@ -73,13 +92,28 @@ class SharedPrompts:
 
     def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
         """As in TRL; for trajectories with their mask, of which RLOOTrainer knows nothing."""
-        self._actions = None
+        self._actions, self._sampled_at = None, self.state.global_step
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        self._drop_rounding(batch["advantages"])
         if self._actions is None:
             return batch
         if self.trajectories.credit == "step":
             batch["advantages"] = self.trajectories.step_advantages(batch["advantages"], self.num_generations)
         return {"tool_mask": self._actions} | batch
+
+    def _drop_rounding(self: Any, advantages: Tensor) -> None:
+        """A group of equal rewards whose mean rounds has advantages of 1e-8, which Adam would scale to whole steps."""
+        advantages[advantages.abs() < LEAST_ADVANTAGE] = 0.0
+        flat = advantages.view(-1, self.num_generations)
+        if self.num_generations > 1:
+            metrics = self._metrics["train" if self.model.training else "eval"]
+            metrics["frac_reward_zero_std"][-1] = float((flat == 0).all(1).float().mean())
+
+    def _calculate_rewards(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)  # type: ignore[misc]
+        weighted = rewards * self.reward_weights.to(rewards.device)
+        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
+        return rewards
 
     def _generate(self: Any, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)  # type: ignore[misc]
@@ -129,9 +163,11 @@ class SharedPrompts:
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
         **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, and the
+        router's loss of a mixture of experts or None, in which a prompt counts once for all of its completions."""
         del batch_size
         if (
             self.can_reuse_sampled_log_probs
@@ -143,8 +179,12 @@ class SharedPrompts:
             log_probs = self._log_probs_of_sampling(input_ids, attention_mask, logits_to_keep)
             if log_probs is not None:
                 return log_probs, None, None
+        self._balance = [] if compute_aux_loss else None
         numbers = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
-        return numbers["log_probs"], numbers.get("entropies"), None
+        if torch.is_grad_enabled():
+            self._learned_from = numbers["log_probs"].detach()
+        balance, self._balance = self._balance, None
+        return numbers["log_probs"], numbers.get("entropies"), torch.stack(balance).mean() if balance else None
 
     def _log_probs_of_sampling(self, input_ids: Tensor, attention_mask: Tensor, width: int) -> Tensor | None:
         """The (B, C) log-probabilities from sampling, for one use; None if one is missing."""
@@ -153,9 +193,10 @@ class SharedPrompts:
         answers = _without_padding(input_ids[:, split:], attention_mask[:, split:])
         keys = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         sampled, self._sampled = self._sampled, {}
-        if any(key not in sampled for key in keys):
+        if any(answer and (prompt, answer) not in sampled for prompt, answer in keys):
             return None
-        rows = [torch.tensor(sampled[key], device=input_ids.device) for key in keys]
+        # a masked answer, which its limit of tokens cut off, has no tokens left
+        rows = [torch.tensor(sampled[key] if key[1] else [], device=input_ids.device) for key in keys]
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])
 
     def _numbers_of_tokens(
@@ -179,7 +220,7 @@ class SharedPrompts:
 
     def _numbers_of_rows(self: Any, model: Any, rows: Sequence[PackedRow], entropy: bool) -> dict[str, Tensor]:
         """`log_probs`, and `entropies` on request, one per token of an action, from one pass over packed rows."""
-        states = prediction_states(model, rows)
+        states = prediction_states(model, rows, self._balance)
         log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
         numbers = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
         return numbers if spread is None else {**numbers, "entropies": spread}
@@ -194,10 +235,47 @@ class SharedPrompts:
         if self.beta == 0.0 and self.can_drop_rows:
             inputs = _with_advantage(inputs)
         self._actions = inputs.get("tool_mask")
-        return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+        loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[misc]
+        self._log_drift(inputs)
+        return loss
+
+    def _log_drift(self: Any, inputs: dict[str, Any]) -> None:
+        """Log how far the ratio to the sampling policy is from 1: under the same weights, it should not be."""
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        if self._learned_from is None or not mask.any():
+            return
+        if "old_logps" in inputs:  # RLOO has sums
+            drift = sequence_distance(self._learned_from, inputs["old_logps"], mask)
+        else:
+            sampled = inputs.get("old_per_token_logps")
+            if sampled is None:
+                sampled = self._known_log_probs(inputs)
+            if sampled is None:
+                return
+            drift = ratio_distance(self._learned_from, sampled, mask)
+        name = "drift_on_policy" if is_on_policy(self) else "drift"
+        self._metrics["train" if self.model.training else "eval"][f"ratio/{name}"].append(drift)
+
+    def _known_log_probs(self, inputs: dict[str, Any]) -> Tensor | None:
+        """(B, C): those of sampling, which this batch did not need."""
+        sampled = self._sampled
+        found = self._log_probs_of_sampling(
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+            inputs["completion_ids"].shape[1],
+        )
+        self._sampled = sampled
+        return found
 
     can_drop_rows = True
     """Is the normaliser of the loss independent of rows with advantage 0? (A sum over a fixed count.)"""
+
+
+def frozen_copy(model: Any) -> Any:
+    """A separate model with the same weights, without the hooks and patches of the original."""
+    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
+    reference.load_state_dict(model.state_dict())
+    return reference.requires_grad_(False).eval()
 
 
 def _groups_shuffled(inputs: dict[str, Any], size: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ the separate rows (checked by a test). `sampling` does the same for drawing comp
 A completion may be a whole trajectory: actions of the policy and observations in turn. Observations are read, like the
 prompt, but the policy did not write them: no logits are computed on them, and they have no log-probabilities.
 
-Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids.
+Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids, also
+with attention sinks and sliding windows (GPT-OSS). Of a mixture of experts, `balance_loss` is the router's loss.
 """
 
 from __future__ import annotations
@@ -114,9 +115,13 @@ def packed_log_probs(
     return unflatten(log_probs, rows), None if spread is None else unflatten(spread, rows)
 
 
-def prediction_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """Last hidden states that predict the written tokens, (tokens, hidden) in float32, in the order of `unflatten`."""
-    hidden = _packed_hidden(model, rows)
+def prediction_states(model: Any, rows: Sequence[PackedRow], balance: list[Tensor] | None = None) -> Tensor:
+    """Last hidden states that predict the written tokens, (tokens, hidden) in float32, in the order of `unflatten`.
+
+    Args:
+        balance: receives the router's loss of this pass. Default: None: none is computed.
+    """
+    hidden = _packed_hidden(model, rows, balance)
     where = [(index, position) for index, row in enumerate(rows) for position, _ in _predictions(row)]
     return _gather(hidden, where)
 
@@ -174,7 +179,7 @@ def unflatten(flat: Tensor, rows: Sequence[PackedRow]) -> list[list[Tensor]]:
     return [[next(pieces) for _ in row.completions] for row in rows]
 
 
-def _packed_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+def _packed_hidden(model: Any, rows: Sequence[PackedRow], balance: list[Tensor] | None = None) -> Tensor:
     width = max(row.length for row in rows)
     device = model.device
     ids = torch.zeros((len(rows), width), dtype=torch.long)
@@ -196,11 +201,44 @@ def _packed_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     same = segments[:, :, None] == segments[:, None, :]
     mask = causal & (same | (segments[:, None, :] == 0))
     mask |= torch.eye(width, dtype=torch.bool)  # padding attends to itself: a row of -inf would be NaN
-    bias = torch.zeros(mask.shape, dtype=model.dtype).masked_fill_(~mask, torch.finfo(model.dtype).min)
     with mixed_precision(model):
-        return model.base_model(  # type: ignore[no-any-return]
+        output = model.base_model(
             input_ids=ids.to(device),
             position_ids=positions.to(device),
-            attention_mask=bias[:, None].to(device),
+            attention_mask=_biases(model, mask, positions),
             use_cache=False,
-        ).last_hidden_state.float()
+            **({} if balance is None else {"output_router_logits": True}),
+        )
+    if balance is not None:
+        balance.append(balance_loss(model, output.router_logits, (segments >= 0).to(device)))
+    return output.last_hidden_state.float()  # type: ignore[no-any-return]
+
+
+def _biases(model: Any, mask: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+    """What is added to scores of attention, (rows, 1, width, width): 0 on what a token sees. By the kind of a layer, if
+    the model has layers with sliding windows and others."""
+
+    def bias(seen: Tensor) -> Tensor:
+        zeros = torch.zeros(seen.shape, dtype=model.dtype)
+        return zeros.masked_fill_(~seen, torch.finfo(model.dtype).min)[:, None].to(model.device)
+
+    window, kinds = getattr(model.config, "sliding_window", None), set(getattr(model.config, "layer_types", None) or ())
+    if window is None or kinds == {"full_attention"}:
+        return bias(mask)
+    near = mask & (positions[:, :, None] - positions[:, None, :] < window)  # positions go on from the prompt's
+    return {"full_attention": bias(mask), "sliding_attention": bias(near)} if kinds else bias(near)
+
+
+def balance_loss(model: Any, router_logits: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    """The load-balancing loss of a mixture of experts (Fedus et al. 2101.03961), a scalar.
+
+    Args:
+        router_logits: of each layer, (rows x width, experts).
+        mask: (rows, width), 0 on padding.
+    """
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    experts = getattr(config, "num_local_experts", None) or config.num_experts
+    loss: Tensor = load_balancing_loss_func(router_logits, experts, config.num_experts_per_tok, mask)
+    return loss

@@ -19,8 +19,8 @@ import pytest
 from regrade.cli.console import ActivityLines
 from regrade.evaluators.execution.activity import Activity
 
-SLOW = "import time\n\ndef test_quick(): pass\n\ndef test_takes_long(): time.sleep(3)\n"
-REGRADE = (sys.executable, "-c", "from regrade.cli import console, main; console.SLOW_TEST_SECONDS = 1.0; main.main()")
+SLOW = "import time\n\ndef test_quick(): pass\n\ndef test_takes_long(): time.sleep(2)\n"
+REGRADE = (sys.executable, "-c", "from regrade.cli import console, main; console.SLOW_TEST_SECONDS = 0.5; main.main()")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_pipe_stays_quiet_and_gets_a_line_per_phase_with_v(command, environmen
     assert "base run" not in quiet.stderr
     told = [*REGRADE, "-v", *command[len(REGRADE) :]]
     environment["REGRADE_CACHE"] += "2"
-    (repo / "tests" / "test_slow.py").write_text(SLOW.replace("3", "0"))  # a phase has its line however short it is
+    (repo / "tests" / "test_slow.py").write_text(SLOW.replace("2", "0"))  # a phase has its line however short it is
     lines = subprocess.run(told, env=environment, capture_output=True, text=True, check=True).stderr.splitlines()
     phases = [line.rpartition("activity: ")[2] for line in lines if "activity: " in line]
     assert [phase for phase in phases if phase.startswith("base run")] == [f"base run {n} of 3" for n in (1, 2, 3)]

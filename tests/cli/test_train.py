@@ -1,4 +1,4 @@
-"""`regrade train`: a few real steps of the embedded model, and their log and checkpoint."""
+"""`regrade train`: a few real steps of the embedded model, or of a tiny one, and their log and checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="needs the extra `train`")
 
+from tests.policy_training.conftest import tokenizer, untrained  # noqa: E402, F401 (a fixture)
+
 
 @pytest.fixture
 def regrade(regrade, monkeypatch):
@@ -18,20 +20,40 @@ def regrade(regrade, monkeypatch):
     return regrade
 
 
+@pytest.fixture
+def regrade_with_a_tiny_model(regrade, monkeypatch, tokenizer, tmp_path):  # noqa: F811
+    """In the precision of a large one."""
+    monkeypatch.setenv("REGRADE_PRECISION", "bfloat16")
+    tiny = untrained(tokenizer).save(tmp_path / "tiny")
+    return lambda *arguments: regrade(*arguments, *(["--model", tiny] if arguments[0] == "train" else []))
+
+
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
-def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm):
+def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm, request):
+    if algorithm != "grpo":  # half a gigabyte is loaded, trained, stored and loaded again once
+        regrade = request.getfixturevalue("regrade_with_a_tiny_model")
     run, own = tmp_path / "run", tmp_path / "own.py"
     own.write_text("from regrade.rewards import builds, style, tests\nmine = (tests + style).only_if(builds)\n")
-    pays = ["--reward", f"{own}:mine"] if algorithm == "rloo" else []
+    what, options = algorithm, ["--limit", "2", "--samples", "2", "--steps", "2", "--tasks", tasks]
     if algorithm == "grpo":  # an agent of three turns
-        pays = ["--turns", "3", "--shaping", "measured", "--turn-cost", "0.01"]
-    limits = ["--limit", "2", "--samples", "2", "--steps", "2"]
-    trained = regrade("train", algorithm, "--tasks", tasks, *limits, *pays, "--out", run)
+        options += ["--turns", "3", "--shaping", "measured", "--turn-cost", "0.01"]
+    if algorithm == "rloo":  # by a recipe, in which options replace two values
+        what = tmp_path / "recipe.toml"
+        what.write_text(
+            f'algorithm = "rloo"\ntasks = "{tasks}"\nlimit = 2\nsteps = 50\nreward = "own.py:mine"\nseed = 4\n'
+            "[settings]\nsamples_per_prompt = 6\nbeta = 0.1\n"
+        )
+        options = ["--samples", "2", "--steps", "2"]
+    trained = regrade("train", what, *options, "--out", run)
     assert trained.code == 0, trained.err
     checkpoint = run / "checkpoints" / algorithm
     assert trained.out.strip() == str(checkpoint)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["phases_done"] == [algorithm]
+    if algorithm == "rloo":
+        settings, budget = manifest["configuration"]["settings"], manifest["configuration"]["budget"]
+        assert (settings["samples_per_prompt"], settings["beta"], budget["steps"]) == (2, 0.1, 2)
+        assert manifest["configuration"]["seed"] == 4
     recorded = manifest["configuration"]["reward"]
     own_reward = ("(1 * tests + 1 * style).only_if(builds)", None)
     assert (recorded["reward"], recorded["breakage"]) == (own_reward if algorithm == "rloo" else ("tests", -1.2))
@@ -56,7 +78,12 @@ def test_sft_needs_references(regrade, tasks, tmp_path):
 
 
 def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, tasks, tmp_path):
-    run = tmp_path / "run"
+    run, misspelt, constant = tmp_path / "run", tmp_path / "misspelt.toml", tmp_path / "constant.py"
+    misspelt.write_text('algorithm = "grpo"\n[settings]\nlerning_rate = 1e-5\n')
+    constant.write_text(
+        "from regrade.rewards import Score, TestRun, reward\n\n\n"
+        "@reward\ndef always_1(run: TestRun) -> Score:\n    return Score(1.0, why=f'{len(run.outcomes)} tests')\n"
+    )
     common = ["--tasks", tasks, "--steps", "1", "--out", run]
     for arguments, said in [
         (["sft", "--reward", "tests"], "leave out --reward"),
@@ -71,10 +98,22 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
             "leave out --shaping or --generation trl",
         ),
         (["rloo", "--turns", "3", "--generation", "trl"], "masks no observations"),
+        (["reinforce", "--turns", "3", "--shaping", "seen"], "leave out --shaping, or use grpo"),
+        (["grop"], "unknown algorithm 'grop' (did you mean grpo?)"),
+        (["gone.toml"], "recipe 'gone.toml' cannot be read"),
+        ([misspelt], "misspelt.toml: unknown key \"lerning_rate\" in [settings] (did you mean 'learning_rate'?)"),
+        (["grpo", "--reward", f"{constant}:always_1"], "reward 'always_1' is 1 on each of 100 generated pieces"),
     ]:
         outcome = regrade("train", *arguments, *common)
         assert (outcome.code, said in outcome.err) == (2, True), outcome.err
     assert not run.exists()
+
+
+def test_a_source_without_tasks_is_refused(regrade, tmp_path):
+    (tmp_path / "none.jsonl").write_text("")
+    outcome = regrade("train", "grpo", "--tasks", tmp_path / "none.jsonl", "--steps", "1", "--out", tmp_path / "run")
+    assert outcome.is_refusal("none.jsonl")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_is_trained_on_the_held_out_tasks(regrade, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,15 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl.chat_template_utils import gptoss_chat_template
 
+from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.tool_calls import tool_schemas
+from regrade.policy_training.policies.harmony import END_OF_TEXT, FORMAT_TOKENS
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget
@@ -119,6 +125,23 @@ def language_model(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
+def harmony_tokenizer() -> PreTrainedTokenizerFast:
+    """GPT-OSS's chat template and format tokens over a small vocabulary, trained here."""
+    bare = Tokenizer(models.BPE())
+    bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, special_tokens=[*FORMAT_TOKENS, END_OF_TEXT], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    described = [json.dumps(tool).replace('"', " ") for tool in tool_schemas()]
+    bare.train_from_iterator([LIBRARY, TESTS, gptoss_chat_template, *described * 2], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<|return|>", pad_token=END_OF_TEXT)
+    tokenizer.chat_template = gptoss_chat_template
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with two bugs, in `second` and in `Counter.add`. Nobody writes to it."""
     root = tmp_path_factory.mktemp("library")
@@ -188,6 +211,12 @@ def undecided(undecided_folder: Path) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def packages_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for all processes of the tests: the packages of the ready-made tasks are fetched and built once."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages_cache"
+    """A cache for all processes of the tests, empty but for the packages of the ready-made tasks: the usual cache has
+    them for other tests anyway, and pip takes half a minute to fetch them."""
+    base, sources = tmp_path_factory.getbasetemp(), default_cache() / "sources"
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages_cache"
+    sources.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        (cache / "sources").symlink_to(sources)
+    return cache

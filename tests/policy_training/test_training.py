@@ -55,6 +55,7 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
         assert sorted(path.name for path in kept) == [f"{algorithm}-1", f"{algorithm}-2"]
     lines = (tmp_path / "run" / "training" / f"{algorithm}.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2]
+    assert not [line for line in lines if "alarms" in json.loads(line)]
     assert seen[-1] == (2, 2)
 
 
@@ -86,6 +87,12 @@ def test_an_agent_learns_executed_demonstrations(
     assert 0 <= json.loads(summary)["waited_share"] < 1
     with pytest.raises(UserError, match="answers of one turn"):
         train(replace(plan, settings=RewardModelSettings()), tasks, scorer, tmp_path / "other")
+
+
+def test_a_probe_on_what_is_learned_is_a_user_error(tasks: list[Task], scorer: Scorer, tmp_path: Path) -> None:
+    plan = TrainingPlan(settings=SFTSettings(), model="m", budget=Budget(steps=1), probe_tasks=tasks[1:])
+    with pytest.raises(UserError, match="probe_tasks: add is trained on too"):
+        train(plan, tasks, scorer, tmp_path)
 
 
 def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:

@@ -87,10 +87,10 @@ def test_the_repositorys_own_choice_is_read_and_overridden(write_files, tmp_path
 
 
 def test_the_repositorys_own_goal_and_limits_are_read_and_overridden(write_files, tmp_path):
-    table = "[tool.regrade]\nfail-to-pass = ['test_it.py::test_one']\ntime-limit = 2\ntest-timeout = 30\n"
-    slow = "import time\ntime.sleep(3)\n"
+    table = "[tool.regrade]\nfail-to-pass = ['test_it.py::test_one']\ntime-limit = 1\ntest-timeout = 30\n"
+    slow = "import time\ntime.sleep(1.5)\n"
     root = write_files({"code_.py": CODE, "test_it.py": slow + TESTS, "pyproject.toml": table}).root
-    with pytest.raises(UserError, match="stopped at the limit of 2 s"):
+    with pytest.raises(UserError, match="stopped at the limit of 1 s"):
         made(root, tmp_path)
     task = made(root, tmp_path, time_limit=60)
     assert (task.fail_to_pass, task.limits.test_seconds) == (("test_it.py::test_one",), 30)

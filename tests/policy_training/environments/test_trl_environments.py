@@ -125,6 +125,8 @@ def test_trls_trainer_runs_the_environment_and_learns_from_execution(
 
     assert log["rewards/ExecutedOutcome/mean"] == pytest.approx((1.0 - 0.8 - 0.6 + 0.0) / 4)
     assert (log["episodes/fixed"], log["episodes/broke"], log["episodes/unchanged"]) == (0.25, 0.25, 0.5)
+    assert log["reward/price(breakage)/mean"] == log["reward/price(no_op)/mean"] == 0.25
+    assert log["reward/tests/mean"] == pytest.approx(0.5), "of the fix and of the breakage, which were executed"
     assert log["tools/call_frequency"] == 8 / 4
     assert log["loss"] != 0
     assert torch.isfinite(torch.tensor(log["grad_norm"]))

@@ -75,7 +75,8 @@ def test_a_system_that_says_nothing_leaves_the_threads(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def four_threads() -> Iterator[None]:
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(FreeCores, "has_warned", False)
     with restored_threads():
         torch.set_num_threads(4)
         yield
@@ -92,6 +93,7 @@ def test_threads_follow_the_cores_and_one_line_warns(monkeypatch: pytest.MonkeyP
         warnings.simplefilter("always")
         for available, expected in ((4.0, 4), (3.6, 4), (3.4, 3), (0.2, 1), (1.4, 1), (16.0, 4)):
             cores.use(available, 4)
+            FreeCores(most=4).use(available, 4)
             assert torch.get_num_threads() == expected
     (warning,) = seen
     assert str(warning.message).startswith("other processes use 0.6 of 4 cores, so the model computes with 3 of 4")

@@ -24,8 +24,9 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, train_online
 from regrade.policy_training.trainers.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
-from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings
+from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, StabilitySettings
 from regrade.policy_training.trainers.sft import answer_quality, demonstrations
+from regrade.policy_training.trainers.stability import StabilityGuard
 
 Reward = Callable[..., list[float | None]]
 
@@ -81,6 +82,20 @@ def test_log_probs_and_entropies_are_those_of_trls_own_method(grpo: Any) -> None
     assert ours[0].shape == theirs[0].shape == (4, 4)
     for mine, reference in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(mine[kept], reference[kept], atol=1e-5, rtol=1e-4)
+
+
+def test_masked_answers_have_no_numbers_and_no_gradient(grpo: Any) -> None:
+    """`mask_truncated_completions` masks an answer that was cut off, and at the worst all of them."""
+    batch = batch_of(grpo, [1.0] * 4)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    for kept in ([True, False, True, False], [False] * 4):
+        answers = batch["completion_mask"] * torch.tensor(kept)[:, None]
+        mask = torch.cat([batch["prompt_mask"], answers], 1)
+        logs, _, _ = grpo._get_per_token_logps_and_entropies(grpo.model, ids, mask, 4, compute_entropy=True)
+        assert not logs[~answers.bool()].any()
+        assert logs[answers.bool()].all()
+    grpo._compute_loss(grpo.model, batch | {"completion_mask": answers}).backward()
+    assert not any(weight.grad is not None and weight.grad.any() for weight in grpo.model.parameters())
 
 
 @pytest.mark.parametrize("advantages", [[0.5, 0.0, 0.0, -1.0], [0.0] * 4])
@@ -213,24 +228,39 @@ def test_ppo_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
 def test_a_few_steps_make_the_verified_fix_likelier(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
 ) -> None:
-    """Also by a reward of the user's own: RLOO is paid by a composition, without any price."""
+    """Also by a reward of the user's own: RLOO is paid by a composition, without any price. No alarm comes."""
     own = (0.8 * rewards.tests + 0.2 * rewards.style.otherwise(0.0)).only_if(rewards.builds)
     pays = own if algorithm == "rloo" else DEFAULT_TRAINING_REWARD
     right = demonstrations(tasks)
     before = answer_quality(undecided, right).log_likelihood
     rows: list[dict[str, float]] = []
+    guard = StabilityGuard(StabilitySettings(kl_every=2), tmp_path)
 
     def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
         rows.append(dict(numbers))
 
     if algorithm == "ppo":
         ppo = PPOSettings(learning_rate=2e-3, value_learning_rate=1e-2, epochs=2, samples_per_prompt=12)
-        train_ppo(undecided, tasks, scorer, ppo, out=tmp_path, budget=Budget(steps=16), seed=0, reward=pays, log=log)
+        train_ppo(
+            undecided,
+            tasks,
+            scorer,
+            ppo,
+            out=tmp_path,
+            budget=Budget(steps=16),
+            seed=0,
+            reward=pays,
+            log=log,
+            guard=guard,
+        )
     else:
         online = OnlineSettings(algorithm=algorithm, learning_rate=5e-3, prompts_per_step=2, samples_per_prompt=12)
         train_online(
-            undecided, tasks, scorer, online, out=tmp_path, budget=Budget(steps=10), seed=0, reward=pays, log=log
-        )
+            undecided, tasks, scorer, online, out=tmp_path, budget=Budget(steps=10), seed=0, reward=pays, log=log,
+            guard=guard,
+        )  # fmt: skip
+    assert guard.alarms == []
+    assert any(row.get("kl", 0.0) > 0 for row in rows)
     assert answer_quality(undecided, right).log_likelihood > 0.8 * before
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["fix_and_clean"] > 0

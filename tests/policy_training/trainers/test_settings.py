@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, replace
 from typing import get_args
 
@@ -38,6 +39,28 @@ REFUSED: dict[str, Callable[[], TrainerSettings]] = {
         algorithm="grpo", samples_per_prompt=1
     ),
     "OnlineSettings: temperature is 0.0;": lambda: OnlineSettings(algorithm="rloo", temperature=0.0),
+    "OnlineSettings: loss_type is 'dapa'; give dapo or grpo or dr_grpo or bnpo or cispo": lambda: OnlineSettings(
+        algorithm="grpo",
+        loss_type="dapa",  # type: ignore[arg-type]
+    ),
+    "OnlineSettings: loss_type is 'grpo', which rloo does not have; leave it out, or train by grpo": lambda: (
+        OnlineSettings(algorithm="rloo", loss_type="grpo")
+    ),
+    "OnlineSettings: num_iterations is 2, which reinforce does not have; .* grpo or rloo": lambda: OnlineSettings(
+        algorithm="reinforce", num_iterations=2
+    ),
+    "OnlineSettings: epsilon_high is None, and with loss_type 'cispo' .* at least 1": lambda: OnlineSettings(
+        algorithm="grpo", loss_type="cispo"
+    ),
+    "OnlineSettings: epsilon is 1.0; give a number above 0 and below 1": lambda: OnlineSettings(
+        algorithm="grpo", epsilon=1.0
+    ),
+    "OnlineSettings: beta is -0.1; give a finite number of at least 0": lambda: OnlineSettings(
+        algorithm="rloo", beta=-0.1
+    ),
+    "OnlineSettings: scale_rewards is 'group', but rewards of steps": lambda: OnlineSettings(
+        algorithm="grpo", credit="step", scale_rewards="group"
+    ),
     "PPOSettings: kl_coef is inf;": lambda: PPOSettings(kl_coef=math.inf),
     "RewardModelSettings: preferences is 0; give a whole number of at least 1, or None": lambda: RewardModelSettings(
         preferences=0
@@ -60,31 +83,53 @@ def test_settings_cannot_be_changed_and_a_changed_copy_is_checked_too() -> None:
         replace(settings, epochs=0)
 
 
+def settings_of(
+    algorithm: Algorithm, learning_rate: float | None, samples: int | None, temperature: float | None
+) -> TrainerSettings:
+    return train.overridden(train.defaults_of(algorithm), learning_rate, samples, temperature)
+
+
 def test_the_options_of_the_command_reach_the_settings() -> None:
     assert get_args(train.Algorithm) == get_args(Algorithm), "the command offers every algorithm"
-    assert train.settings_of("sft", None, None, None) == SFTSettings()
-    assert train.settings_of("sft", 0.5, None, None) == SFTSettings(learning_rate=0.5)
-    assert train.settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
-        sampling=Sampling(0.7, 3), sft=SFTSettings(learning_rate=0.5)
+    assert settings_of("sft", None, None, None) == SFTSettings()
+    assert settings_of("sft", 0.5, None, None) == SFTSettings(learning_rate=0.5)
+    assert settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
+        sampling=Sampling(0.7, 3), sft=replace(ExpertIterationSettings().sft, learning_rate=0.5)
     )
-    assert train.settings_of("expert-iteration", None, 3, 0.7) == ExpertIterationSettings(sampling=Sampling(0.7, 3))
-    assert train.settings_of("rloo", None, 3, 0.7) == OnlineSettings(
-        algorithm="rloo", samples_per_prompt=3, temperature=0.7
-    )
-    assert train.settings_of("ppo", None, None, None) == PPOSettings(learning_rate=1e-5)
-    assert train.settings_of("ppo", 0.5, 3, 0.7) == PPOSettings(
-        learning_rate=0.5, samples_per_prompt=3, temperature=0.7
-    )
-    assert train.settings_of("reward-model", None, 3, 0.7) == RewardModelSettings(sampling=Sampling(0.7, 3))
-    assert train.settings_of("expert-iteration", None, None, None).sampling == Sampling(1.0, 8)
+    assert settings_of("expert-iteration", None, 3, 0.7) == ExpertIterationSettings(sampling=Sampling(0.7, 3))
+    assert settings_of("rloo", None, 3, 0.7) == OnlineSettings(algorithm="rloo", samples_per_prompt=3, temperature=0.7)
+    assert settings_of("reinforce", None, None, None) == OnlineSettings(algorithm="reinforce")
+    assert settings_of("ppo", None, None, None) == PPOSettings(learning_rate=1e-5)
+    assert settings_of("ppo", 0.5, 3, 0.7) == PPOSettings(learning_rate=0.5, samples_per_prompt=3, temperature=0.7)
+    assert settings_of("reward-model", None, 3, 0.7) == RewardModelSettings(sampling=Sampling(0.7, 3))
+    assert settings_of("expert-iteration", None, None, None) == ExpertIterationSettings(sampling=Sampling(1.0, 8))
+
+
+def _rates(text: str) -> Iterator[tuple[str, str]]:
+    """(algorithm, rate) of "1 for a, 2 for b, c and d"."""
+    rate = ""
+    for word in re.split(r", | and | for ", text):
+        if word[0].isdigit():
+            rate = word
+        else:
+            yield word, rate
+
+
+def _rate(settings: TrainerSettings) -> float:
+    return settings.sft.learning_rate if isinstance(settings, ExpertIterationSettings) else settings.learning_rate
+
+
+def test_the_help_states_the_learning_rate_of_every_algorithm() -> None:
+    named = {name: float(rate) for name, rate in _rates(train.RATES)}
+    assert named == {name: _rate(train.defaults_of(name)) for name in get_args(Algorithm)}
 
 
 @pytest.mark.parametrize(("samples", "temperature"), [(8, None), (None, 1.0)])
 def test_sft_refuses_the_options_of_sampling(samples: int | None, temperature: float | None) -> None:
     with pytest.raises(UserError, match="sft samples no attempts: leave out --samples and --temperature"):
-        train.settings_of("sft", None, samples, temperature)
+        settings_of("sft", None, samples, temperature)
 
 
 def test_a_learning_rate_of_zero_is_refused_and_not_replaced_by_the_default() -> None:
     with pytest.raises(UserError, match="learning_rate is 0"):
-        train.settings_of("ppo", 0.0, None, None)
+        settings_of("ppo", 0.0, None, None)

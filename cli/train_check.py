@@ -1,0 +1,113 @@
+"""`regrade train check`: the preflight of online training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regrade.cli.console import activities, print_json, stdout
+from regrade.cli.evaluate import TaskSource
+from regrade.cli.extras import training_libraries
+from regrade.cli.jobs import model_probes
+from regrade.cli.loading import is_ready_made, limited, load, measured
+from regrade.cli.options import (
+    LARGEST_SEED,
+    MOST,
+    ModelName,
+    RewardModelFolder,
+    SandboxName,
+    TestRuns,
+    Turns,
+    Workers,
+    agent_limits,
+)
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from regrade.policy_training.trainers.preflight import PreflightCheck
+
+UNFIT = 1
+
+
+def check(
+    model: ModelName = "smollm2-135m",
+    tasks: TaskSource = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of the ready-made tasks: tests_only (default), demonstrations, validation."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Number of tasks, drawn by --seed.")] = 4,
+    samples: Annotated[int, typer.Option(min=2, max=MOST, help="Attempts per task.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, max=100.0, help="Sampling temperature.")] = 1.0,
+    turns: Turns = None,
+    test_runs: TestRuns = None,
+    reward: Annotated[
+        str | None, typer.Option(help="What an attempt is paid, as in `regrade train`. Default: as there.")
+    ] = None,
+    reward_model: RewardModelFolder = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON per check on stdout.")] = False,
+) -> None:
+    """Check a model, tasks and a reward before online training.
+
+    Samples and executes some attempts. Then it scores their tokens under other padding, batch sizes and precision, and
+    by the trainer and the sampler: the ratio of the policy to itself should be 1. It renders the model's chat template
+    twice, and counts attempts without a score and groups without different rewards. Exits with 1 if a check fails.
+    """
+    if split == "held_out":
+        raise UserError("--split held_out: these tasks are for the verdict; choose another")
+    limits = agent_limits(turns, test_runs)
+    if split is None and is_ready_made(tasks):
+        split = "tests_only"
+    loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    with training_libraries("`regrade train check`"):  # they take seconds to import
+        from regrade.policy_training.environments.agent_policy import AgentFormat
+        from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
+        from regrade.policy_training.policies.models import load_model
+        from regrade.policy_training.trainers.preflight import preflight
+    from regrade.datasets.rollouts import Sampling
+    from regrade.evaluators.scoring.scorer import Scorer
+
+    agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
+    pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
+    chosen = measured(loaded, sandbox)
+    language_model = load_model(model, to_train=True)
+    with (
+        Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer,
+        activities() as report,
+    ):
+        checks = preflight(
+            language_model,
+            chosen,
+            scorer,
+            pays,
+            Sampling(temperature, samples),
+            agent=agent,
+            seed=seed,
+            progress=report,
+        )
+    _print(checks, json=json)
+    if any(each.verdict == "fails" for each in checks):
+        raise typer.Exit(UNFIT)
+
+
+def _print(checks: Sequence[PreflightCheck], *, json: bool) -> None:
+    if json:
+        for each in checks:
+            print_json(
+                {"check": each.name, "verdict": each.verdict, "measured": each.measured, "meaning": each.meaning}
+            )
+        return
+    from rich.table import Table
+
+    table = Table("check", "verdict", "measured", "meaning", box=None, pad_edge=False)
+    styles = {"ok": "green", "suspect": "yellow", "fails": "red", "not tested": "dim"}
+    for each in checks:
+        table.add_row(each.name, f"[{styles[each.verdict]}]{each.verdict}[/]", each.measured, each.meaning)
+    stdout().print(table)

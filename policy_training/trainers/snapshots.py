@@ -1,0 +1,72 @@
+"""What learns in a training, weights and optimizer, copied to return to it; and the record of an alarm on disk."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regrade.evaluators.storage.journal import write_atomically
+from regrade.evaluators.storage.json_numbers import finite_values
+
+
+@dataclass(frozen=True)
+class LearnedState:
+    """A copy of all weights that an optimizer learns, in its order, and of its state."""
+
+    step: int
+    weights: Sequence[Tensor]
+    optimizer: Mapping[str, Any]
+
+    def on(self, device: torch.device) -> LearnedState:
+        """The same, with the weights on a device; `restore` takes the optimizer's state from any."""
+        return LearnedState(self.step, [weight.to(device) for weight in self.weights], self.optimizer)
+
+    @classmethod
+    def of(cls, optimizer: Any, step: int) -> LearnedState:
+        weights = [weight.detach().clone() for weight in learned_weights(optimizer)]
+        return cls(step, weights, copy.deepcopy(optimizer.state_dict()))
+
+    @torch.no_grad()
+    def restore(self, optimizer: Any) -> None:
+        """Weights and optimizer become what they were; the gradients are dropped."""
+        for weight, stored in zip(learned_weights(optimizer), self.weights, strict=True):
+            weight.copy_(stored)
+            weight.grad = None
+        # `load_state_dict` takes tensors over without a copy, and later steps would write into this one.
+        optimizer.load_state_dict(copy.deepcopy(dict(self.optimizer)))
+
+    @contextmanager
+    def in_place(self, optimizer: Any) -> Iterator[None]:
+        """Inside the `with` block, the model has these weights; nothing is copied."""
+        learned = learned_weights(optimizer)
+        present = [weight.data for weight in learned]
+        try:
+            for weight, stored in zip(learned, self.weights, strict=True):
+                weight.data = stored
+            yield
+        finally:
+            for weight, data in zip(learned, present, strict=True):
+                weight.data = data
+
+
+def learned_weights(optimizer: Any) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def write_alarm(folder: Path, record: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], model: Any) -> Path:
+    """Write what was seen (`alarm.json`: the alarm, and the numbers of the steps before) and the weights that learn
+    (`weights.pt`), as they were. Returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**finite_values(record), "steps": [finite_values(step) for step in steps]}, indent=1)
+    write_atomically(folder / "alarm.json", text + "\n")
+    learned = {name: weight.detach().cpu() for name, weight in model.named_parameters() if weight.requires_grad}
+    torch.save(learned, folder / "weights.pt")
+    return folder
