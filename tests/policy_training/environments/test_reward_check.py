@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_prices_alone_can_teach_and_so_can_a_gate_on_assurance() -> None:
 
 @dataclass(frozen=True)
 class Own:
-    thing: complex
+    thing: Literal[1, 2]
 
 
 @reward
