@@ -362,8 +362,8 @@ class StabilitySettings:
     """Mean distance of the ratio from 1 over the tokens, trainer to sampler, at steps whose attempts were sampled with
     the present weights; > 0 (patience). It would be 0 without rounding. Default: 0.1: half of the usual clip range."""
     max_clip_share: float | None = 0.4
-    """Share of the tokens whose ratio is clipped, in [0, 1] (patience). Default: 0.4: clipping is for the few tokens that
-    have moved far, not for half of them."""
+    """Share of the tokens whose ratio is clipped, in [0, 1] (patience). Default: 0.4: clipping is for the few tokens
+    that have moved far, not for half of them."""
     min_entropy_share: float | None = 0.05
     """The entropy by that of the first steps, in [0, 1] (patience). Counts only while the training reward has not risen
     over its first steps: a policy that has learned is sure of itself, too. Default: 0.05."""
