@@ -136,7 +136,7 @@ def read_recipe(path: str | Path) -> TrainingRecipe:
         raise UserError(f"recipe {str(path)!r} cannot be read: {error.strerror}; shipped ones: {known}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: this is no valid TOML: {error}") from error
-    recipe = _Reader(str(path)).recipe(table)
+    recipe = _TableReader(str(path)).recipe(table)
     return _with_paths(recipe, file.parent)
 
 
@@ -165,7 +165,7 @@ def _with_paths(recipe: TrainingRecipe, folder: Path) -> TrainingRecipe:
     )
 
 
-class _Reader:
+class _TableReader:
     """Makes dataclasses of the tables of a file; its errors name the file and the key."""
 
     def __init__(self, file: str) -> None:

@@ -41,7 +41,7 @@ def stated(kind: Any) -> list[tuple[str, str, Any]]:
     return [(f"{kind.__name__}.{name}", texts[name], default) for name, default in fields.items() if texts[name]]
 
 
-@pytest.mark.parametrize("kind", {*SETTINGS.values()}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(dict.fromkeys(SETTINGS.values())), ids=lambda kind: kind.__name__)
 def test_a_description_states_the_default_of_its_key(kind: Any) -> None:
     found = stated(kind)
     assert len(found) >= 2

@@ -118,6 +118,8 @@ def load_model(
             config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
             unpacking = _unpacking(config) if to_train or where == "cpu" else {}
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local, **unpacking)
+            if unpacking:  # it would save unpacked weights by the names of packed ones, which load as random ones
+                vars(model).pop("_weight_conversions", None)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

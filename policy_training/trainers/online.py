@@ -40,7 +40,7 @@ from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
-from regrade.policy_training.trainers.settings import Baseline, OnlineSettings, passes_per_step
+from regrade.policy_training.trainers.settings import AdvantageBaseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
@@ -108,7 +108,7 @@ class BatchBaselineReinforceTrainer(ReinforceTrainer):
         return self._rewards.nanmean()
 
 
-REINFORCE_TRAINERS: Mapping[Baseline, type[ReinforceTrainer]] = {
+REINFORCE_TRAINERS: Mapping[AdvantageBaseline, type[ReinforceTrainer]] = {
     "none": ReinforceTrainer,
     "batch": BatchBaselineReinforceTrainer,
 }

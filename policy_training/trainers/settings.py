@@ -20,7 +20,7 @@ Generation = Literal["shared", "trl", "vllm"]
 LossType = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo"]
 RatioLevel = Literal["token", "sequence"]
 RewardScale = Literal["none", "group", "batch"]
-Baseline = Literal["none", "batch"]
+AdvantageBaseline = Literal["none", "batch"]
 
 
 class _ValidRange(NamedTuple):
@@ -144,7 +144,7 @@ class OnlineSettings:
     Default: `none`."""
     normalize_advantages: bool = False
     """Shift and scale the advantages of a batch to mean 0 and standard deviation 1? Default: False."""
-    baseline: Baseline = "none"
+    baseline: AdvantageBaseline = "none"
     """What is taken from the reward: `none`, plain REINFORCE; `batch`, the mean of the batch. Default: `none`."""
     mask_truncated_completions: bool = False
     """Does an answer that its limit of tokens cut off (of an agent: whose last action was cut off) teach nothing?
@@ -187,7 +187,7 @@ class OnlineSettings:
             epsilon_high=_OPTIONAL_POSITIVE,
             scale_rewards=_one_of(RewardScale),
             normalize_advantages=_FLAG,
-            baseline=_one_of(Baseline),
+            baseline=_one_of(AdvantageBaseline),
             mask_truncated_completions=_FLAG,
             beta=_NOT_NEGATIVE,
         )

@@ -50,7 +50,8 @@ def _finish_of_wandb() -> Callable[[], None] | None:
     """What ends the run that the integration begins, and writes it whole; None: the user's own run is open."""
     import wandb
 
-    return wandb.finish if wandb.run is None else None  # type: ignore[no-any-return]
+    finish: Callable[[], None] = wandb.finish
+    return finish if wandb.run is None else None
 
 
 def _variables(folder: Path) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -40,7 +41,7 @@ REFUSED = {
     "reward 'always_1' is -2 on each of": TrainingReward(reward=always_1, offset=-3.0),
     "reward 'never_scored' is unscored on each of 100": TrainingReward(reward=never_scored),
     "reward 'unbounded' raised OutOfBoundsError": TrainingReward(reward=unbounded),
-    "there is no probe for": TrainingReward(reward=learned),
+    "needs a reward model": TrainingReward(reward=learned),
 }
 
 
@@ -70,7 +71,7 @@ def test_prices_alone_can_teach_and_so_can_a_gate_on_assurance() -> None:
 
 @dataclass(frozen=True)
 class Own:
-    thing: complex
+    thing: Literal[1, 2]
 
 
 @reward

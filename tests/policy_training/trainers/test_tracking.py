@@ -85,7 +85,7 @@ def test_trackio(
     with sqlite3.connect(path) as database:
         rows = database.execute("select run_name, metrics from metrics order by id").fetchall()
     assert {name for name, _ in rows} == {"my-run"}
-    assert [json.loads(text)["train/loss"] for _, text in rows][:2] == pytest.approx(logged)
+    assert [json.loads(text)["train/loss"] for _, text in rows[:2]] == pytest.approx(logged)
 
 
 def test_a_missing_tracker_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
