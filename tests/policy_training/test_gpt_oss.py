@@ -141,7 +141,7 @@ def test_sft_learns_calls_sinks_and_the_router(
     malformed = [step for episode in episodes for step in episode.steps if not step.tool]
     assert malformed, "a small policy writes some headers that are malformed"
     assert all(step.is_mistake for step in malformed)
-    assert {rollout.lost for rollout in rollouts} == {False}
+    assert {rollout.lost for rollout in rollouts} == {""}
 
 
 def test_learned_tokens_are_those_that_a_player_would_sample(
