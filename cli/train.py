@@ -202,6 +202,8 @@ def train(
     limits = agent_limits(turns, test_runs)
     base = base_recipe(what)
     algorithm = base.algorithm
+    if algorithm == "sft" and reward is not None:
+        raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
     if demonstrations is not None and (tasks is not None or limit is not None):
         raise UserError("--demonstrations has all that sft learns: leave out --tasks and --limit")
     given: dict[str, Any] = {
@@ -220,8 +222,6 @@ def train(
     recipe = replace(base, **{name: value for name, value in given.items() if value is not None})
     if recipe.steps is None and recipe.minutes is None:
         raise UserError("no limit for the training: give --steps, --minutes or both")
-    if algorithm == "sft" and recipe.reward is not None:
-        raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
     recipe = replace(recipe, step_rewards=_step_rewards(recipe.step_rewards, turn_cost, test_cost, shaping))
     paid = "none" if recipe.step_rewards is None else recipe.step_rewards.shaping
     _check_agent_options(algorithm, generation or "shared", paid, pays_steps=recipe.step_rewards is not None)

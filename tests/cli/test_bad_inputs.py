@@ -304,7 +304,7 @@ EVALUATIONS: list[Row] = [
     ("train sft --out {out} --tasks {tasks} --steps 1 --learning-rate inf", "--learning-rate", "less than or equal to"),
     ("train sft --out {out} --tasks {tasks} --steps 1 --samples 2", "sft samples no attempts", "leave out --samples"),
     ("train sft --out {out} --split held_out --steps 1", "held_out", "choose another"),
-    ("train alchemy --out {out} --steps 1", "alchemy", "'sft'"),
+    ("train alchemy --out {out} --steps 1", "unknown algorithm 'alchemy'", "choose one of sft"),
     ("train sft --out /dev/null/out --tasks {tasks} --steps 1", "/dev/null is no folder that you can write into", "choose another folder"),
     ("demo --out {fix}", "--out", "is a file"),
     ("demo --out /dev/null/out", "/dev/null is no folder that you can write into", "choose another folder"),

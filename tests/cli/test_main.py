@@ -71,9 +71,7 @@ def test_version(regrade):
     assert regrade("--version").out.startswith("regrade 0.")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["fly"], ["score"], ["train", "alchemy", "--out", "x"], ["compare", "--margin", "x"]]
-)
+@pytest.mark.parametrize("arguments", [["fly"], ["score"], ["train", "sft"], ["compare", "--margin", "x"]])
 def test_wrong_usage_exits_2(regrade, arguments):
     outcome = regrade(*arguments)
     assert outcome.code == 2

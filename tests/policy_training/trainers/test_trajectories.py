@@ -25,7 +25,12 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.generation import turnwise_play
-from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, SharedPromptRLOOTrainer, train_online
+from regrade.policy_training.trainers.online import (
+    PlainGRPOTrainer,
+    SharedPromptGRPOTrainer,
+    SharedPromptRLOOTrainer,
+    train_online,
+)
 from regrade.policy_training.trainers.ppo import PPOConfig, PPOTrainer, train_ppo
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, passes_per_step
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch, action_spans
@@ -334,12 +339,12 @@ def test_an_agent_of_one_turn_learns_what_a_policy_that_answers_once_learns(
 def test_trl_itself_generates_in_turns_and_masks_observations(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GRPOTrainer without the mixin: `rollout_func` plays, and no gradient comes from an observation."""
+    """GRPOTrainer without the shared prompts: `rollout_func` plays, and no gradient comes from an observation."""
     batches: list[dict[str, Any]] = []
     loss_of, numbers_of = GRPOTrainer._compute_loss, GRPOTrainer._get_per_token_logps_and_entropies
 
     def compute_loss(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        assert type(trainer) is GRPOTrainer
+        assert type(trainer) is PlainGRPOTrainer
         batches.append(inputs)
         observed = (inputs["tool_mask"] * inputs["completion_mask"]) == 0
         scaled = [torch.ones(observed.shape), torch.where(observed, torch.randn(observed.shape), 1.0)]
