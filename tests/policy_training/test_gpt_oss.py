@@ -295,10 +295,11 @@ def test_another_pass_changes_ratios_in_bfloat16_and_not_in_float32(
         alone, together = (learned_log_probs(model, episodes, together=each) for each in (False, True))
         return ratio_drift(alone, together)
 
-    assert drift(undecided.model).largest < 1e-4
+    unrounded = drift(undecided.model).largest
+    assert unrounded < 1e-4
     exact = learned_log_probs(undecided.model, episodes, together=True)
     rounded = ratio_drift(learned_log_probs(undecided.model.bfloat16(), episodes, together=True), exact)
-    assert rounded.largest > 0.01, rounded
+    assert rounded.largest > max(1e-3, 20 * unrounded), rounded
     assert ratio_drift(exact, exact) == (0.0, 0.0, 0.0)
 
 
