@@ -137,10 +137,20 @@ def train_recipe(
     scorer: Scorer,
     out: Path,
     *,
+    probe_tasks: Sequence[Task] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Train a model as a recipe says, on these tasks; see `train`."""
-    return train(TrainingPlan.of(recipe), tasks, scorer, out, progress=progress)
+    """Train a model as a recipe says, on these tasks; see `train`.
+
+    Args:
+        probe_tasks: held-out tasks that the stability guard probes: those of the recipe's `probe`. Default: none.
+
+    Raises:
+        UserError: the recipe has a `probe`, and `probe_tasks` are left out.
+    """
+    if recipe.probe is not None and not probe_tasks:
+        raise UserError(f"the recipe probes {recipe.probe}: load these tasks, and pass them as probe_tasks")
+    return train(replace(TrainingPlan.of(recipe), probe_tasks=probe_tasks), tasks, scorer, out, progress=progress)
 
 
 def train(

@@ -15,8 +15,9 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.policies.models import load_model
+from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import RewardModel
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import TrainingPlan, train, train_recipe
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import (
     ExpertIterationSettings,
@@ -98,3 +99,16 @@ def test_a_probe_on_what_is_learned_is_a_user_error(tasks: list[Task], scorer: S
 def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tasks to train on"):
         train(TrainingPlan(settings=PPOSettings(), model="m", budget=Budget(steps=1)), [], scorer, tmp_path)
+
+
+def test_a_recipe_trains_and_its_probe_is_not_forgotten(
+    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    recipe = TrainingRecipe(settings=SFTSettings(), model=str(undecided_folder), steps=1, probe="held_out.jsonl")
+    with pytest.raises(UserError, match=r"the recipe probes held_out\.jsonl: load these tasks"):
+        train_recipe(recipe, tasks, scorer, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    checkpoint = train_recipe(recipe, tasks[:1], scorer, tmp_path / "run", probe_tasks=tasks[1:])
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["configuration"]["probe_tasks"] == [tasks[1].id]
+    assert (checkpoint / "model.safetensors").is_file()
