@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from regrade.datasets.errors import UnstableTrainingError, UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
@@ -31,6 +33,7 @@ from regrade.policy_training.policies.adapters import add_lora
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
@@ -276,6 +279,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "stability": None if plan.stability is None else asdict(plan.stability),
         "probe_tasks": [task.id for task in plan.probe_tasks],
         "lora_rank": plan.lora_rank,
+        "precision": "bfloat16" if uses_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "float32",
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
     }

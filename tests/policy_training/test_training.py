@@ -101,9 +101,10 @@ def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:
         train(TrainingPlan(settings=PPOSettings(), model="m", budget=Budget(steps=1)), [], scorer, tmp_path)
 
 
-def test_a_recipe_trains_and_its_probe_is_not_forgotten(
-    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path
+def test_a_recipe_trains_and_neither_its_probe_nor_its_precision_is_forgotten(
+    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("REGRADE_PRECISION", "float32")
     recipe = TrainingRecipe(settings=SFTSettings(), model=str(undecided_folder), steps=1, probe="held_out.jsonl")
     with pytest.raises(UserError, match=r"the recipe probes held_out\.jsonl: load these tasks"):
         train_recipe(recipe, tasks, scorer, tmp_path / "run")
@@ -112,3 +113,6 @@ def test_a_recipe_trains_and_its_probe_is_not_forgotten(
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["configuration"]["probe_tasks"] == [tasks[1].id]
     assert (checkpoint / "model.safetensors").is_file()
+    monkeypatch.setenv("REGRADE_PRECISION", "bfloat16")
+    with pytest.raises(UserError, match='precision was "float32" and is now "bfloat16"'):
+        train_recipe(recipe, tasks[:1], scorer, tmp_path / "run", probe_tasks=tasks[1:])
