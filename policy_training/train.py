@@ -236,7 +236,10 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
-            raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
+            raise UserError(
+                f"{plan.demonstrations}: a trace has {longest} turns, and the agent {turns}: make the traces with "
+                f"`turns={turns}`, or give the agent at least {longest}"
+            )
         return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
