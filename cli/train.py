@@ -242,9 +242,13 @@ def train(
         from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
+    from regrade.policy_training.environments.reward_check import check_teaches
 
+    plan = TrainingPlan.of(recipe)
+    if algorithm != "sft":
+        check_teaches(plan.reward)  # before tests are run
     plan = replace(
-        TrainingPlan.of(recipe),
+        plan,
         probe_tasks=() if algorithm == "reward-model" else measured(_probe_tasks(probe, recipe), sandbox),
         resume=ResumePoints(resume_every),
         track=() if track is None else (track,),

@@ -94,7 +94,9 @@ def test_a_training_log_is_set_back_to_the_step_that_training_goes_on_from(tmp_p
 def test_a_run_goes_on_with_its_own_settings_alone(tmp_path):
     run = Run(tmp_path / "run")
     begun = {"model": "m", "settings": {"rate": 0.1, "sizes": (1, 2)}, "seed": 0}
-    run.configure(begun)
+    run.configure({"model": "misspelt", "more": 1})
+    run.configure(begun)  # nothing was done yet
+    run.log("sft", 1, 0.5)
     run.update(configuration={"comparison": {"margin": 0.05}})
     run.configure(begun)
     other = {"model": "m", "settings": {"rate": 0.2, "sizes": (1, 2)}, "agent": "a"}
