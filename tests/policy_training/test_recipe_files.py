@@ -162,7 +162,7 @@ def test_the_recorded_settings_of_the_demo_have_not_changed() -> None:
         sampling=Sampling(1.0, 8), lessons="traces", sft=SFTSettings(learning_rate=1e-4, batch_size=4, frozen=0.5)
     )
     assert full.grpo == OnlineSettings(
-        algorithm="grpo", learning_rate=4e-5, prompts_per_step=4, samples_per_prompt=6, steps_per_generation=12,
+        algorithm="grpo", learning_rate=6e-5, prompts_per_step=4, samples_per_prompt=6, steps_per_generation=12,
         temperature=1.0, frozen=0.5, credit="step",
     )  # fmt: skip
     assert full.grpo_step_rewards == StepRewards(costs=StepCosts(refused=0.15))
