@@ -18,7 +18,7 @@ from regrade.evaluators.execution.records import UnknownRecord
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import KINDS, SandboxError
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.verification.two_process import boundary_of
+from regrade.evaluators.verification.boundaries import boundary_of
 from regrade.rewards import assured, generalizes, resolved
 from regrade.rewards.evidence import TestRun, Verification
 
