@@ -105,7 +105,7 @@ def _step_rewards(base: StepRewards | None, options: TrainingOptions) -> StepRew
     costs = costs if options.turn_cost is None else replace(costs, turn=options.turn_cost)
     costs = costs if options.test_cost is None else replace(costs, test_run=options.test_cost)
     found = replace(found, costs=costs, shaping=found.shaping if shaping is None else shaping)
-    pays = found.shaping != "none" or costs.turn or costs.test_run or costs.unreadable
+    pays = found.shaping != "none" or costs.turn or costs.test_run or costs.unreadable or costs.refused
     return found if pays else None
 
 

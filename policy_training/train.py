@@ -129,6 +129,11 @@ class TrainingPlan:
         return self.settings.algorithm
 
     @property
+    def learns_traces(self) -> bool:
+        """Does it answer once, to learn traces that are made of its answers?"""
+        return isinstance(self.settings, ExpertIterationSettings) and self.settings.lessons == "traces"
+
+    @property
     def files(self) -> Mapping[str, str]:
         """What a checkpoint keeps beside its weights: name -> text."""
         return {} if self.agent is None else self.agent.files()
@@ -188,7 +193,7 @@ def train(
     _check(plan, tasks)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
-    if plan.agent is None:
+    if plan.agent is None or plan.learns_traces:
         for task in (*tasks, *plan.probe_tasks):
             prompt_of(task)
     if plan.algorithm != "sft":
@@ -222,6 +227,8 @@ def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
         )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
+    if plan.learns_traces and plan.agent is None:
+        raise UserError("lessons is 'traces', but a policy that answers once learns its answers: give `agent=`")
     check_trackers(plan.track)
 
 
