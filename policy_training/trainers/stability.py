@@ -26,7 +26,7 @@ from regrade.policy_training.trainers.callbacks import StepLog
 from regrade.policy_training.trainers.drift import kl_from
 from regrade.policy_training.trainers.probes import Probe, ProbeResult
 from regrade.policy_training.trainers.settings import StabilitySettings
-from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, write_alarm
+from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, remove_alarms, write_alarm
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
 
     settings: StabilitySettings
     folder: Path
-    """For the records of alarms: `alarms/step-NUMBER/`."""
+    """For the records of alarms: `alarms/step-NUMBER/`. Of this training alone: others there are removed."""
     probe: Probe | None = None
     """The held-out probe. Default: None: the last weights are kept, if nothing went wrong."""
     tell: Callable[[str], None] = logger.warning
@@ -103,6 +103,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             "next_kl": self._next_kl,
             "kl_coef": getattr(self.trainer.args, "kl_coef", None),
             "verdict": self.verdict,
+            "steps": list(self.steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -114,6 +115,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         self.probes = [(step, ProbeResult(values, numbers)) for step, values, numbers in state["probes"]]
         self.rollbacks, self._returned_to, self._next_kl = state["rollbacks"], state["returned_to"], state["next_kl"]
         self.verdict = state["verdict"]
+        self.steps.extend(state["steps"])
         if state["kl_coef"] is not None:
             self.trainer.args.kl_coef = state["kl_coef"]
 
@@ -121,6 +123,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args, control
+        remove_alarms(self.folder / "alarms", [step for step, _ in self.alarms])
         if self._goes_on:
             device = learned_weights(self.trainer.optimizer)[0].device
             self.start, self.best = self.start.on(device), self.best.on(device)
