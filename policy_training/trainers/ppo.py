@@ -53,7 +53,14 @@ from regrade.policy_training.trainers.advantages import (
     generalized_advantages,
     whiten,
 )
-from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.callbacks import (
+    Budget,
+    StepLog,
+    StopAndLog,
+    common_arguments,
+    freeze_bottom,
+    rate_schedule,
+)
 from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
@@ -276,8 +283,7 @@ def _ppo_config(
         kl_coef=settings.kl_coef,
         value_learning_rate=settings.value_learning_rate,
         scale_rewards="none",
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=2,
+        **rate_schedule(common["max_steps"]),
         remove_unused_columns=False,
     )
 

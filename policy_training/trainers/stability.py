@@ -182,8 +182,9 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
                 self.log(state.global_step, 0.0, self._take_log())
         if self.best.step != state.global_step:
             self.best.restore(self.trainer.optimizer)
-            best = self._score_of(self.best.step)
-            self.tell(f"stability: the weights of step {self.best.step} are kept, the best by the probe ({best:.3g})")
+            best = self._result_of(self.best.step)
+            score = math.nan if best is None else best.score
+            self.tell(f"stability: the weights of step {self.best.step} are kept, the best by the probe ({score:.3g})")
 
     def check(self) -> None:
         """After the training. Raises UnstableTrainingError if it was given up."""
@@ -228,7 +229,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         self._to_log |= {"probe/score": result.score, **result.numbers}
         if math.isnan(result.score):
             return None
-        best = next((found for at, found in reversed(self.probes) if at == self.best.step), result)
+        best = self._result_of(self.best.step) or result
         drop, error = result.drop_from(best)
         if drop <= 0:
             self.best = LearnedState.of(self.trainer.optimizer, step)
@@ -242,8 +243,15 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             "lower learning_rate, and see with `regrade rewards audit` what the reward pays for",
         )
 
-    def _score_of(self, step: int) -> float:
-        return next((result.score for at, result in reversed(self.probes) if at == step), math.nan)
+    def _result_of(self, step: int) -> ProbeResult | None:
+        return next((result for at, result in reversed(self.probes) if at == step), None)
+
+    def _doubt_the_best(self) -> None:
+        """After a fall of the probe: weights on the way to it that the probe could not tell from the first ones may
+        have begun to fall, since it sees their likeliest answers alone. The first ones are then the best."""
+        best, start = self._result_of(self.best.step), self._result_of(self.start.step)
+        if best is not None and start is not None and best.drop_from(start)[0] >= 0:
+            self.best = self.start
 
     # ------------------------------------------------------------ what follows
 
@@ -252,6 +260,8 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             alarm.reaction == "roll back" and self.rollbacks >= self.settings.max_rollbacks
         )
         self.alarms.append((step, alarm))
+        if alarm.kind == "probe":
+            self._doubt_the_best()
         self._to_log |= {f"alarm/{alarm.kind}": alarm.value, "alarms": float(len(self.alarms))}
         where = write_alarm(
             self.folder / "alarms" / f"step-{step}",
