@@ -3,7 +3,7 @@
     python benchmarks/induced_failures.py                        # some 15 minutes on one core
     python benchmarks/induced_failures.py --only forgets --dry
 
-A tiny model learns by SFT to fix 45 functions, and is right about five times in six. From there, real trainers fail on
+A tiny model learns by SFT to fix 45 functions, and is right about nine times in ten. From there, real trainers fail on
 purpose: the rate is 50 times too high, the reward is constant or pays for short lines, PPO takes 30 steps on the same
 attempts, a batch has NaN, SFT learns something else. Three sets of tasks: training, the guard's held-out probe, and a
 third one, of which the score is estimated: per task, clean fixes less breakage, over attempts sampled before and after,
@@ -133,11 +133,11 @@ def random_model(folder: Path) -> LanguageModel:
 
 
 def capable_policy(tasks: Sequence[Task], folder: Path, steps: int) -> Path:
-    """The SFT baseline: of each task it has seen the fix five times, and once an answer that breaks something."""
+    """The SFT baseline: of each task it has seen the fix nine times, and once an answer that breaks something."""
     right = demonstrations(tasks)
     wrong = [Transcript.of_answer(known.prompt, BREAKS) for known in right]
     policy, settings = random_model(tasks[0].base.root), SFTSettings(learning_rate=1e-2, batch_size=16)
-    train_sft(policy, right * 5 + wrong, settings, out=folder / "trainer", budget=Budget(steps=steps), seed=0)
+    train_sft(policy, right * 9 + wrong, settings, out=folder / "trainer", budget=Budget(steps=steps), seed=0)
     return policy.save(folder / "capable")
 
 
@@ -149,7 +149,7 @@ class Experiment:
     scorer: Scorer
     sizes: tuple[int, int, int] = (9, 12, 24)
     """Tasks to train on, to probe, and to estimate the score on."""
-    sft_steps: int = 250
+    sft_steps: int = 400
     steps: int = 16
     start: Path = field(init=False)
 
@@ -213,9 +213,8 @@ def hackable_reward(of: Experiment, policy: LanguageModel, guard: StabilityGuard
 
 def stale_attempts(of: Experiment, policy: LanguageModel, guard: StabilityGuard | None, out: Path) -> None:
     settings = PPOSettings(learning_rate=1e-2, epochs=30, prompts_per_step=4, samples_per_prompt=8)
-    train_ppo(
-        policy, of.learned, of.scorer, settings, out=out, budget=Budget(steps=2 * of.steps), seed=0, guard=guard
-    )  # fmt: skip
+    budget = Budget(steps=2 * of.steps)
+    train_ppo(policy, of.learned, of.scorer, settings, out=out, budget=budget, seed=0, guard=guard)
 
 
 def nan_in_one_batch(of: Experiment, policy: LanguageModel, guard: StabilityGuard | None, out: Path) -> None:
@@ -225,9 +224,8 @@ def nan_in_one_batch(of: Experiment, policy: LanguageModel, guard: StabilityGuar
 
 def forgets(of: Experiment, policy: LanguageModel, guard: StabilityGuard | None, out: Path) -> None:
     lessons = [Transcript.of_answer(f"Write {k}:\n", f"9 {k}") for k in range(8)]
-    train_sft(
-        policy, lessons, SFTSettings(learning_rate=1e-2), out=out, budget=Budget(steps=of.steps), seed=0, guard=guard
-    )  # fmt: skip
+    settings, budget = SFTSettings(learning_rate=1e-2), Budget(steps=2 * of.steps)
+    train_sft(policy, lessons, settings, out=out, budget=budget, seed=0, guard=guard)
 
 
 @contextmanager

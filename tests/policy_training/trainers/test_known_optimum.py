@@ -16,7 +16,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
@@ -60,6 +60,11 @@ def reward(prompt: str, answer: Answer) -> float:
 
 @pytest.fixture
 def language_model() -> LanguageModel:
+    return two_token_model()
+
+
+def two_token_model() -> LanguageModel:
+    """Of one layer, with random weights, the same each time."""
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     bare = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -97,8 +102,10 @@ def pays(prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **_: A
     return [reward(prompt, tuple(ids)) for prompt, ids in zip(prompts, completion_ids, strict=True)]
 
 
-def train(language_model: LanguageModel, settings: OnlineSettings | PPOSettings, steps: int, out: Path) -> list[Any]:
-    common = common_arguments(out, seed=0, budget=Budget(steps), learning_rate=settings.learning_rate)
+def train(
+    language_model: LanguageModel, settings: OnlineSettings | PPOSettings, steps: int, out: Path, seed: int = 0
+) -> list[Any]:
+    common = common_arguments(out, seed=seed, budget=Budget(steps), learning_rate=settings.learning_rate)
     kind: Any
     if isinstance(settings, PPOSettings):
         kind, config = PPOTrainer, _ppo_config(settings, len(PROMPTS) * settings.samples_per_prompt, common)
@@ -111,6 +118,7 @@ def train(language_model: LanguageModel, settings: OnlineSettings | PPOSettings,
         model=language_model.model, reward_funcs=pays, args=config, train_dataset=Dataset.from_list(rows),
         processing_class=language_model.tokenizer,
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     language_model.model.eval()
     history: list[Any] = trainer.state.log_history
