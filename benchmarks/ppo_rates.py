@@ -5,7 +5,8 @@
 
 Each line is a setting, each number a run of another seed: the expected reward less the price of the KL divergence from
 the initial policy, by the greatest possible one, after 60 and after 120 steps. The learning rate is constant, or falls
-linearly to 0 at the last step, as it does in `train_ppo`; advantages are whitened, or only centred.
+linearly to 0 at the last step, as it does in `train_ppo`. The mean of the advantages is 0; they keep their scale, as by
+default, or are scaled to a standard deviation of 1.
 """
 
 from __future__ import annotations
@@ -13,19 +14,16 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch as patched
 
 import torch
 from _latest import record
-from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from regrade.policy_training.trainers import ppo
-from regrade.policy_training.trainers.advantages import whiten
 from regrade.policy_training.trainers.settings import PPOSettings
 from tests.policy_training.trainers import test_known_optimum as toy
 
@@ -33,35 +31,30 @@ CONSTANT: dict[str, Any] = {"lr_scheduler_type": "constant_with_warmup", "warmup
 LINEAR: dict[str, Any] = {"lr_scheduler_type": "linear", "warmup_steps": 2}
 
 
-def centred(numbers: Tensor, mask: Tensor) -> Tensor:
-    """Advantages of mean 0, at their own scale."""
-    return torch.where(mask.bool(), numbers - numbers[mask.bool()].mean(), 0.0)
-
-
-Whitening = Callable[[Tensor, Tensor], Tensor]
-WAYS: list[tuple[str, dict[str, Any], Whitening, int, float]] = [
-    ("constant rate", CONSTANT, whiten, 2, toy.BETA),
-    ("constant rate, centred", CONSTANT, centred, 2, toy.BETA),
-    ("falling rate", LINEAR, whiten, 2, toy.BETA),
-    ("falling rate, 4 epochs", LINEAR, whiten, 4, toy.BETA),
-    ("constant rate, no price of KL", CONSTANT, whiten, 2, 0.0),
-    ("falling rate, no price of KL", LINEAR, whiten, 2, 0.0),
+WAYS: list[tuple[str, dict[str, Any], bool, int, float]] = [
+    ("constant rate, scaled", CONSTANT, True, 2, toy.BETA),
+    ("constant rate", CONSTANT, False, 2, toy.BETA),
+    ("falling rate, scaled", LINEAR, True, 2, toy.BETA),
+    ("falling rate", LINEAR, False, 2, toy.BETA),
+    ("falling rate, 4 epochs", LINEAR, False, 4, toy.BETA),
+    ("constant rate, scaled, no price", CONSTANT, True, 2, 0.0),
+    ("falling rate, no price", LINEAR, False, 2, 0.0),
 ]
-"""Name, schedule, what is done to advantages, epochs, and the price of KL."""
+"""Name, schedule, are advantages scaled to standard deviation 1, epochs, and the price of KL."""
 
 
 def share_of_optimum(
-    schedule: dict[str, Any], whitening: Whitening, epochs: int, price: float, *, seed: int, steps: int
+    schedule: dict[str, Any], is_scaled: bool, epochs: int, price: float, *, seed: int, steps: int
 ) -> float:
     language_model = toy.two_token_model()
     reference = {prompt: toy.log_probs(language_model.model, prompt) for prompt in toy.PROMPTS}
     settings = PPOSettings(
-        learning_rate=1e-2, value_learning_rate=2e-2, kl_coef=price, epochs=epochs, samples_per_prompt=32
-    )
+        learning_rate=1e-2, value_learning_rate=2e-2, kl_coef=price, epochs=epochs, samples_per_prompt=32,
+        normalize_advantages=is_scaled,
+    )  # fmt: skip
     with (
         tempfile.TemporaryDirectory(prefix="regrade-bench-") as scratch,
         patched.object(ppo, "rate_schedule", lambda _steps: schedule),
-        patched.object(ppo, "whiten", whitening),
     ):
         toy.train(language_model, settings, steps, Path(scratch), seed)
     if price:
@@ -72,16 +65,17 @@ def share_of_optimum(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--only", help="ways whose names contain this text")
     parser.add_argument("--dry", action="store_true", help="do not record the figures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {}
-    for name, *way in WAYS:
+    for name, *way in (each for each in WAYS if (options.only or "") in each[0]):
         for steps in (60, 120):
             found = [share_of_optimum(*way, seed=seed, steps=steps) for seed in range(options.seeds)]
-            print(f"{name:32} {steps:4} steps: " + " ".join(f"{each:6.3f}" for each in found), flush=True)
+            print(f"{name:34} {steps:4} steps: " + " ".join(f"{each:6.3f}" for each in found), flush=True)
             figures[f"{name}, {steps} steps"] = [round(each, 4) for each in found]
-    if not options.dry:
+    if not options.dry and options.only is None:
         record("ppo_rates", figures)
 
 

@@ -247,6 +247,9 @@ class PPOSettings:
     """Tasks per batch; >= 1. With fewer tasks, all of them. Default: 32."""
     samples_per_prompt: int = 1
     """Attempts per task; >= 1. PPO needs no groups; more than one shares the forward pass of the prompt. Default: 1."""
+    normalize_advantages: bool = False
+    """Scale the advantages of a batch to standard deviation 1, besides shifting them to mean 0? Default: False: near an
+    optimum they are noise, which the scale makes as loud as a signal."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     prompts_per_pass: int | None = None
@@ -262,6 +265,7 @@ class PPOSettings:
             epochs=_COUNT,
             prompts_per_step=_COUNT,
             samples_per_prompt=_COUNT,
+            normalize_advantages=_FLAG,
             temperature=_POSITIVE,
             prompts_per_pass=_OPTIONAL_COUNT,
         )

@@ -12,6 +12,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_a_training_that_forgets_ends_worse_beyond_its_interval_only_without_the_guard(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
