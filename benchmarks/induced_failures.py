@@ -281,7 +281,8 @@ def outcome(of: Experiment, name: str, before: Mapping[str, float], *, guarded: 
     policy, out = of.policy(), of.folder / f"{name}-{'guarded' if guarded else 'alone'}"
     guard = None
     if guarded:
-        guard = StabilityGuard(GUARD, out, executed_probe(policy, of.probed, of.scorer), tell=lambda _line: None)
+        probe = executed_probe(policy, of.probed, of.scorer, samples=GUARD.probe_samples)
+        guard = StabilityGuard(GUARD, out, probe, tell=lambda _line: None)
     with suppress(UnstableTrainingError):
         FAILURES[name](of, policy, guard, out)
     after, start = of.scores(policy), of.policy().model.state_dict()

@@ -345,8 +345,11 @@ class StabilitySettings:
     checkpoint_every: int = 10
     """Without a held-out probe: steps between the copies of healthy weights to return to; >= 1. Default: 10."""
     probe_every: int = 20
-    """Steps between held-out probes; >= 1. Default: 20: a probe of 32 tasks then costs a fortieth of the attempts of a
-    training with 64 per step."""
+    """Steps between held-out probes; >= 1. Default: 20: a probe of 32 tasks, 4 attempts each, then costs a tenth of the
+    attempts of a training with 64 per step."""
+    probe_samples: int = 4
+    """Attempts per task of a held-out probe, sampled at temperature 1; >= 1. 1: a greedy one. Default: 4: a greedy
+    attempt shows a loss only when the likeliest answer has changed."""
     probe_drop: float = 0.1
     """Alarm if a probe is lower than the best one by more than this, and by more than two standard errors of the paired
     difference; >= 0. The score of a probe is the share of clean fixes less the share of breakage. Default: 0.1."""
@@ -391,6 +394,7 @@ class StabilitySettings:
             kl_factor=_FACTOR,
             checkpoint_every=_COUNT,
             probe_every=_COUNT,
+            probe_samples=_COUNT,
             probe_drop=_NOT_NEGATIVE,
             gradient_factor=_OPTIONAL_FACTOR,
             loss_factor=_OPTIONAL_FACTOR,

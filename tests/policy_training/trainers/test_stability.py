@@ -308,6 +308,18 @@ def test_levels_that_take_longer() -> None:
     assert [alarm and alarm.kind for alarm in map(judge.judge, numbers)] == [None] * 5 + ["truncation"]
 
 
+@pytest.mark.slow
+def test_a_sampled_probe_counts_every_attempt(undecided: LanguageModel, tasks: list[Task], scorer: Scorer) -> None:
+    """Of a policy that is right about one time in six, and the same attempts for the same weights."""
+    probe = executed_probe(undecided, tasks, scorer, samples=12)
+    result = probe()
+    assert result.values.keys() == {task.id for task in tasks}
+    assert 0 < result.numbers["probe/fix_and_clean"] < 1
+    shares = result.numbers["probe/fix_and_clean"] - result.numbers["probe/breakage"]
+    assert result.score == pytest.approx(shares)
+    assert probe() == result
+
+
 def test_a_probe_falls_beyond_its_error() -> None:
     best = ProbeResult(dict.fromkeys("abcd", 1.0))
     assert ProbeResult(dict.fromkeys("abc", 0.0)).drop_from(best) == (1.0, 0.0), "over the tasks of both"
