@@ -312,7 +312,7 @@ def _step_rewards(
     costs = costs if turn_cost is None else replace(costs, turn=turn_cost)
     costs = costs if test_cost is None else replace(costs, test_run=test_cost)
     found = replace(found, costs=costs, shaping=found.shaping if shaping is None else shaping)
-    pays = found.shaping != "none" or costs.turn or costs.test_run or costs.unreadable
+    pays = found.shaping != "none" or costs.turn or costs.test_run or costs.unreadable or costs.refused
     return found if pays else None
 
 

@@ -201,10 +201,13 @@ def train(
         )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
+    learns_traces = isinstance(plan.settings, ExpertIterationSettings) and plan.settings.lessons == "traces"
+    if learns_traces and plan.agent is None:
+        raise UserError("lessons is 'traces', but a policy that answers once learns its answers: give `agent=`")
     check_trackers(plan.track)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
-    if plan.agent is None:
+    if plan.agent is None or learns_traces:
         for task in (*tasks, *plan.probe_tasks):
             prompt_of(task)
     if plan.algorithm != "sft":
