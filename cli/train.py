@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -155,6 +156,14 @@ def train(
         int | None,
         typer.Option(min=1, max=MOST, help="Rank of the adapters (LoRA) that alone learn. Default: all weights learn."),
     ] = None,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Compute again what a layer would keep for the gradient: less memory, slower passes. Adapters do so "
+            "anyway.",
+        ),
+    ] = False,
     action_tokens: Annotated[
         int | None,
         typer.Option(
@@ -193,7 +202,8 @@ def train(
 
     Needs --steps, --minutes or both, if no recipe has them; training stops at the first limit. Prints the folder of the
     checkpoint. The same command goes on with a training that was killed, and does nothing when it is finished. `regrade
-    evaluate --checkpoints` evaluates the checkpoints of --save-every. docs/recipes.md lists the keys of a recipe.
+    evaluate --checkpoints` evaluates the checkpoints of --save-every. docs/recipes.md lists the keys of a recipe,
+    docs/scale.md says how to train in several processes.
     """
     if split == "held_out":
         raise UserError(
@@ -217,6 +227,7 @@ def train(
         "reward": reward,
         "save_every": save_every,
         "lora_rank": lora,
+        "gradient_checkpointing": gradient_checkpointing or None,
         "seed": seed,
     }
     recipe = replace(base, **{name: value for name, value in given.items() if value is not None})
@@ -239,6 +250,7 @@ def train(
     with training_libraries("`regrade train`"):  # they take seconds to import
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
+        from regrade.policy_training.trainers.processes import is_main, on_this_machine
         from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
@@ -255,6 +267,11 @@ def train(
     probes = model_probes(reward_model)
     if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
         stderr().print(f"{out} holds a finished training: nothing is trained", markup=False, soft_wrap=True)
+    workers = workers or max(1, (os.cpu_count() or 1) // on_this_machine())
+    if not is_main():  # of several processes: it plays and judges its share, and says and writes nothing
+        with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
+            run_training(plan, chosen, scorer, out)
+        return
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
     if loaded and (

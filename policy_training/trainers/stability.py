@@ -25,6 +25,7 @@ from regrade.policy_training.trainers.alarms import Alarm, StepJudge
 from regrade.policy_training.trainers.callbacks import StepLog
 from regrade.policy_training.trainers.drift import kl_from
 from regrade.policy_training.trainers.probes import Probe, ProbeResult
+from regrade.policy_training.trainers.processes import from_main, is_main, mean_of_all
 from regrade.policy_training.trainers.settings import StabilitySettings
 from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, write_alarm
 
@@ -202,8 +203,12 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             among_groups = numbers.get("frac_reward_zero_std", 0.0) if has_groups else 0.0
             numbers["frac_reward_zero_std"] = 1.0 if numbers["reward_std"] < ROUNDING else among_groups
         measures_kl = self.judge.is_online and settings.max_kl is not None and step >= self._next_kl
-        if measures_kl and "kl" not in numbers and (kl := kl_from(self.start, trainer)) is not None:
-            numbers["kl"] = self._to_log["kl"] = kl
+        measures_kl = measures_kl and "kl" not in numbers
+        if measures_kl and (kl := kl_from(self.start, trainer)) is not None:
+            numbers["kl"] = kl
+        numbers = mean_of_all(numbers)  # all processes must judge alike
+        if measures_kl and "kl" in numbers:
+            self._to_log["kl"] = numbers["kl"]
             self._next_kl = step + settings.kl_every
         return numbers
 
@@ -216,11 +221,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
     def _measure(self, step: int) -> Alarm | None:
         """Probe the present weights; they are the best if none was better."""
         assert self.probe is not None
-        model = self.trainer.model
-        model.eval()
-        with torch.random.fork_rng():
-            result = self.probe()
-        model.train()
+        result = from_main(self._probe_now() if is_main() else ProbeResult({}))
         self.probes.append((step, result))
         self._to_log |= {"probe/score": result.score, **result.numbers}
         if math.isnan(result.score):
@@ -239,6 +240,15 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             "lower learning_rate, and see with `regrade rewards audit` what the reward pays for",
         )
 
+    def _probe_now(self) -> ProbeResult:
+        assert self.probe is not None
+        model = self.trainer.model
+        model.eval()
+        with torch.random.fork_rng():
+            result = self.probe()
+        model.train()
+        return result
+
     def _score_of(self, step: int) -> float:
         return next((result.score for at, result in reversed(self.probes) if at == step), math.nan)
 
@@ -250,12 +260,10 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         )
         self.alarms.append((step, alarm))
         self._to_log |= {f"alarm/{alarm.kind}": alarm.value, "alarms": float(len(self.alarms))}
-        where = write_alarm(
-            self.folder / "alarms" / f"step-{step}",
-            {**asdict(alarm), "step": step, "best_step": self.best.step, "rollbacks": self.rollbacks},
-            list(self.steps),
-            self.trainer.model,
-        )
+        where = self.folder / "alarms" / f"step-{step}"
+        if is_main():
+            record = {**asdict(alarm), "step": step, "best_step": self.best.step, "rollbacks": self.rollbacks}
+            write_alarm(where, record, list(self.steps), self.trainer.model)
         for weight in learned_weights(self.trainer.optimizer):
             weight.grad = None  # the optimizer leaves such weights, and what it knows of them, as they are
         if gives_up:
