@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -50,6 +52,19 @@ SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 RATES = "1e-4 for sft, 5e-5 for expert-iteration and reward-model, 2e-5 for grpo, rloo and reinforce, 1e-5 for ppo"
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    """Of several processes that `accelerate launch` started, one prints what all refuse."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    with training_libraries("`regrade train`"):
+        from regrade.policy_training.trainers.processes import together
+    with together():
+        yield
+
+
+@_together()
 def train(
     what: Annotated[
         str,

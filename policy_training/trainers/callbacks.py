@@ -108,7 +108,8 @@ def common_arguments(
         "use_cpu": not torch.cuda.is_available(),
         "bf16": torch.cuda.is_available() and uses_bfloat16("cuda"),
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "gradient_checkpointing": False,  # TRL turns it on
+        "gradient_checkpointing": False,  # TRL turns it on; `checkpoint_gradients` does it for all trainers
+        "ddp_find_unused_parameters": False,  # all that learns is used in every pass
         "optim": "adamw_torch_fused",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,

@@ -22,6 +22,7 @@ from torch import distributed
 from regrade.datasets.errors import PeerFailedError, UserError
 
 T = TypeVar("T")
+_PrefixStore: Any = distributed.PrefixStore  # type: ignore[attr-defined]
 
 LONGEST_WAIT = timedelta(hours=2)
 """For another process, such as the main one while it probes."""
@@ -114,9 +115,9 @@ def together() -> Iterator[None]:
         yield
         return
     PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
-    store = distributed.PrefixStore("regrade", distributed.distributed_c10d._get_default_store())
+    store = _PrefixStore("regrade", distributed.distributed_c10d._get_default_store())
     # A failure of an earlier block, which the program went on after, is none of this one.
-    store = distributed.PrefixStore(str(store.add(f"blocks-of-{number()}", 1)), store)
+    store = _PrefixStore(str(store.add(f"blocks-of-{number()}", 1)), store)
     try:
         yield
     except PeerFailedError:

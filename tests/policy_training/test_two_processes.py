@@ -50,17 +50,20 @@ def runs(
     """All plans, in one launch: the two processes take longer to start than to train. The last plan fails."""
     folder = tmp_path_factory.mktemp("two")
     model = {"model": str(undecided_folder)}
-    probe = {"probe_tasks": [], "stability": StabilitySettings(kl_every=1)}
-    plans: dict[str, tuple[dict[str, Any], int | None]] = {
-        "refused": ({**model, **LIMIT, "settings": OnlineSettings(algorithm="grpo")}, None),
-        "sft": ({**model, "settings": SFTSettings(batch_size=2, frozen=0.5), "budget": Budget(steps=2, seconds=600)}, None),
-        "grpo": ({**model, **LIMIT, **probe, "settings": GRPO, "save_every": 2}, None),
-        "agent": ({**model, "settings": GRPO, "agent": AGENT, "lora_rank": 2, "budget": Budget(steps=2)}, None),
-        "rloo": ({**model, "settings": RLOO, "gradient_checkpointing": True, "budget": Budget(steps=2)}, None),
-        "failing": ({**model, **LIMIT, "settings": GRPO}, 1),
-    }  # fmt: skip
+    watched = {"stability": StabilitySettings(kl_every=1)}
+    sft = {"settings": SFTSettings(batch_size=2, frozen=0.5), "budget": Budget(steps=2, seconds=600)}
+    probe = {"probe_tasks": tasks[1:], "stability": StabilitySettings(probe_every=1)}
+    plans = {
+        "refused": ({**model, **LIMIT, "settings": OnlineSettings(algorithm="grpo")}, tasks, ""),
+        "sft": ({**model, **sft, **probe}, tasks[:1], ""),
+        "grpo": ({**model, **LIMIT, **watched, "settings": GRPO, "save_every": 2}, tasks, ""),
+        "drifting": ({**model, **watched, "settings": GRPO, "budget": Budget(steps=2)}, tasks, "drifts"),
+        "agent": ({**model, "settings": GRPO, "agent": AGENT, "lora_rank": 2, "budget": Budget(steps=2)}, tasks, ""),
+        "rloo": ({**model, "settings": RLOO, "gradient_checkpointing": True, "budget": Budget(steps=2)}, tasks, ""),
+        "failing": ({**model, **LIMIT, "settings": GRPO}, tasks, "fails"),
+    }
     job = folder / "job"
-    job.write_bytes(pickle.dumps({"plans": plans, "tasks": tasks, "evidence": evidence, "out": folder}))
+    job.write_bytes(pickle.dumps({"plans": plans, "evidence": evidence, "out": folder}))
     program = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
@@ -102,6 +105,8 @@ def test_all_processes_end_with_the_same_weights_and_one_writes(runs: Any, undec
         assert logged == list(range(1, len(logged) + 1)), name  # each step once
         assert not [row for row in steps(run, phase) if "alarms" in row]
         assert not list((run / "trainer").glob("checkpoint-*"))
+    scores = [row["probe/score"] for row in steps(folder / "sft" / "run", "sft") if "probe/score" in row]
+    assert len(scores) == 3  # the main process plays it before the first step and after each
     kept = sorted(path.name for path in (folder / "grpo" / "run" / "checkpoints").iterdir())
     assert kept == ["grpo", "grpo-2"]
 
@@ -117,6 +122,18 @@ def test_each_process_judges_its_share(runs: Any) -> None:
     rows = steps(folder / "grpo" / "run", "grpo")
     assert len(rows) == STEPS
     assert all("kl" in row for row in rows)  # measured over both shares
+
+
+@pytest.mark.slow
+def test_what_one_process_measures_all_react_to(runs: Any) -> None:
+    folder, done = runs
+    first, second = seen(folder, "drifting")
+    assert first["weights"] == second["weights"] != "", done.stderr[-3000:]
+    alarms = [row for row in steps(folder / "drifting" / "run", "grpo") if "alarm/kl" in row]
+    assert [row["rollbacks"] for row in alarms] == [1, 2]
+    assert 45 < alarms[0]["alarm/kl"] < 55  # the mean of both
+    records = sorted((folder / "drifting" / "run" / "trainer" / "alarms").glob("*/alarm.json"))
+    assert [path.parent.name for path in records] == ["step-1", "step-2"]
 
 
 @pytest.mark.slow
@@ -192,4 +209,4 @@ def test_gradient_checkpointing_changes_no_number(
         weights.append((checkpoint / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != (undecided_folder / "model.safetensors").read_bytes()
-    assert not load_model(str(checkpoint), device="cpu").model.is_gradient_checkpointing
+    assert not load_model(str(checkpoint), device="cpu").model.is_activation_checkpointing
