@@ -73,7 +73,7 @@ class CoreTimes:
 
 
 @dataclass(frozen=True)
-class _Process:
+class _UsedTicks:
     parent: int
     began: int
     used: int
@@ -92,7 +92,7 @@ class OwnTicks:
     """
 
     total: int = 0
-    _seen: Mapping[int, _Process] = field(default_factory=dict)
+    _seen: Mapping[int, _UsedTicks] = field(default_factory=dict)
 
     def measure(self, proc: Path = PROC) -> None:
         """Raises OSError if the system doesn't say."""
@@ -118,7 +118,7 @@ class OwnTicks:
         self._seen = present
 
 
-def _family(proc: Path, pid: int, parent: int) -> Iterator[tuple[int, _Process]]:
+def _family(proc: Path, pid: int, parent: int) -> Iterator[tuple[int, _UsedTicks]]:
     """A process and its descendants."""
     try:
         numbers = [int(word) for word in (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1:20]]
@@ -127,7 +127,7 @@ def _family(proc: Path, pid: int, parent: int) -> Iterator[tuple[int, _Process]]
         ]
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return
-    yield pid, _Process(parent, numbers[18], sum(numbers[10:12]), sum(numbers[12:14]))
+    yield pid, _UsedTicks(parent, numbers[18], sum(numbers[10:12]), sum(numbers[12:14]))
     for child in children:
         yield from _family(proc, int(child), pid)
 

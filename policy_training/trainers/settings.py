@@ -197,7 +197,7 @@ class OnlineSettings:
     """The engine. `shared`: Regrade's sampler and passes, which run each prompt once, in one process; `trl`: TRL's own
     generation and passes, also in several processes; `vllm`: those with vLLM, which needs a GPU. Default: `shared`."""
     vllm: VLLMSettings | None = None
-    """Where vLLM generates, for `generation` `vllm`. Default: in the processes that train."""
+    """Where vLLM generates, for `generation` `vllm`. Default: None: in the processes that train."""
     prompts_per_pass: int | None = None
     """Tasks whose attempts are learned from in one pass; the gradients of a step's passes add up. Fewer need less
     memory, 1.5 MB per token in a model of 135 million weights. Default: None: all of a step, and for agents so many

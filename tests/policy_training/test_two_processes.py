@@ -196,15 +196,19 @@ def test_accelerate_reads_the_configurations_of_the_docs(tmp_path: Path, monkeyp
                 processes.check_unsharded()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [OnlineSettings(algorithm="grpo", samples_per_prompt=6, learning_rate=1e-3), SFTSettings(frozen=0.5, batch_size=2)],
+    ids=lambda settings: settings.algorithm,
+)
 def test_gradient_checkpointing_changes_no_number(
-    undecided_folder: Path, tasks: list[Task], scorer: Any, tmp_path: Path
+    undecided_folder: Path, tasks: list[Task], scorer: Any, tmp_path: Path, settings: Any
 ) -> None:
     weights = []
     for is_on in (False, True):
         plan = TrainingPlan(
-            settings=OnlineSettings(algorithm="grpo", samples_per_prompt=6, learning_rate=1e-3),
-            model=str(undecided_folder), budget=Budget(steps=2), gradient_checkpointing=is_on,
-        )  # fmt: skip
+            settings=settings, model=str(undecided_folder), budget=Budget(steps=2), gradient_checkpointing=is_on
+        )
         checkpoint = train(plan, tasks, scorer, tmp_path / str(is_on))
         weights.append((checkpoint / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
