@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -41,7 +41,7 @@ from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
-from regrade.policy_training.trainers.online import check_settings, train_online
+from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.processes import (
@@ -145,6 +145,11 @@ class TrainingPlan:
         return self.settings.algorithm
 
     @property
+    def learns_traces(self) -> bool:
+        """Does it answer once, to learn traces that are made of its answers?"""
+        return isinstance(self.settings, ExpertIterationSettings) and self.settings.lessons == "traces"
+
+    @property
     def files(self) -> Mapping[str, str]:
         """What a checkpoint keeps beside its weights: name -> text."""
         return {} if self.agent is None else self.agent.files()
@@ -217,6 +222,30 @@ def _train(
     progress: Callable[[int, int], None] | None,
     tell: Callable[[str], None] | None,
 ) -> Path:
+    _check(plan, tasks)
+    # Errors in the tasks are reported before a model is loaded and a folder created.
+    lessons = _lessons(plan, tasks, scorer)
+    if plan.agent is None or plan.learns_traces:
+        for task in (*tasks, *plan.probe_tasks):
+            prompt_of(task)
+    if plan.algorithm != "sft":
+        scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
+        check_teaches(plan.reward)
+    if not is_main():
+        return _take_part(plan, lessons, tasks, scorer, out)
+    run = Run(out)
+    with run.writing():
+        run.configure(_configuration(plan, tasks))
+        checkpoint = run.checkpoint(plan.algorithm)
+        if from_main(not (run.finished(plan.algorithm) and checkpoint.exists())):
+            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
+        remove_states(run.folder / "trainer")
+        from_main(None)  # the others wait until all is written
+        return checkpoint
+
+
+def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
+    """Raises UserError if the plan contradicts itself, the tasks or the way in which it was launched."""
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
     if not tasks and plan.demonstrations is None:
@@ -236,26 +265,9 @@ def _train(
     else:
         _check_processes(plan)
     check_unsharded()
+    if plan.learns_traces and plan.agent is None:
+        raise UserError("lessons is 'traces', but a policy that answers once learns its answers: give `agent=`")
     check_trackers(plan.track)
-    # Errors in the tasks are reported before a model is loaded and a folder created.
-    lessons = _lessons(plan, tasks, scorer)
-    if plan.agent is None:
-        for task in (*tasks, *plan.probe_tasks):
-            prompt_of(task)
-    if plan.algorithm != "sft":
-        scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
-        check_teaches(plan.reward)
-    if not is_main():
-        return _take_part(plan, lessons, tasks, scorer, out)
-    run = Run(out)
-    with run.writing():
-        run.configure(_configuration(plan, tasks))
-        checkpoint = run.checkpoint(plan.algorithm)
-        if from_main(not (run.finished(plan.algorithm) and checkpoint.exists())):
-            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
-        remove_states(run.folder / "trainer")
-        from_main(None)  # the others wait until all is written
-        return checkpoint
 
 
 def _check_processes(plan: TrainingPlan) -> None:
@@ -396,6 +408,27 @@ def _guard(
     return guard if tell is None else replace(guard, tell=tell)
 
 
+class _TrainerArguments(TypedDict):
+    """What every trainer of a policy takes."""
+
+    out: Path
+    budget: Budget
+    seed: int
+    log: StepLog | None
+    guard: StabilityGuard | None
+    resume: ResumePoints
+    track: Sequence[Tracker]
+
+
+class _OnlineArguments(_TrainerArguments):
+    """What the trainers take that learn from their own attempts, step by step."""
+
+    reward: TrainingReward
+    agent: AgentFormat | None
+    step_rewards: StepRewards | None
+    keep: KeepAttempts
+
+
 def _run_trainer(
     run: Run,
     plan: TrainingPlan,
@@ -406,78 +439,36 @@ def _run_trainer(
     log: StepLog | None,
     guard: StabilityGuard | None,
 ) -> None:
-    scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
-    resume, track = plan.resume, plan.track
+    of_all: _TrainerArguments = {
+        "out": run.folder / "trainer",
+        "budget": plan.budget,
+        "seed": plan.seed,
+        "log": log,
+        "guard": guard,
+        "resume": plan.resume,
+        "track": plan.track,
+    }
     keep = partial(write_samples, run.samples) if is_main() else _keep_nothing
+    online: _OnlineArguments = {
+        **of_all,
+        "reward": plan.reward,
+        "agent": plan.agent,
+        "step_rewards": plan.step_rewards,
+        "keep": keep,
+    }
     match plan.settings:
         case SFTSettings() as settings:
-            train_sft(
-                model,
-                examples,
-                settings,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                log=log,
-                guard=guard,
-                resume=resume,
-                track=track,
-            )
+            train_sft(model, examples, settings, **of_all)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(
-                model,
-                tasks,
-                scorer,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                reward=reward,
-                log=log,
-                guard=guard,
-                keep=partial(keep, 0),
-                resume=resume,
-                track=track,
-            )
+            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=partial(keep, 0), **of_all)
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **done.figures, **waited)
         case OnlineSettings() as settings:
-            train_online(
-                model,
-                tasks,
-                scorer,
-                settings,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                reward=reward,
-                agent=plan.agent,
-                step_rewards=plan.step_rewards,
-                log=log,
-                guard=guard,
-                resume=resume,
-                track=track,
-                keep=keep,
-            )
+            train_online(model, tasks, scorer, settings, **online)
         case PPOSettings() as settings:
-            train_ppo(
-                model,
-                tasks,
-                scorer,
-                settings,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                reward=reward,
-                agent=plan.agent,
-                step_rewards=plan.step_rewards,
-                log=log,
-                guard=guard,
-                resume=resume,
-                track=track,
-                keep=keep,
-            )
+            train_ppo(model, tasks, scorer, settings, **online)
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 

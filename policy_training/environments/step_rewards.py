@@ -56,15 +56,23 @@ class StepCosts:
     """Per test run. Default: 0."""
     unreadable: float = 0.0
     """Per answer from which no action can be read. Default: 0."""
+    refused: float = 0.0
+    """Per action that the tools refuse, such as an edit that changes nothing, or one that was tried before; an
+    unreadable answer is none. Small models repeat such actions: with this price, another try pays. Default: 0."""
 
     def __post_init__(self) -> None:
-        for name in ("turn", "test_run", "unreadable"):
+        for name in ("turn", "test_run", "unreadable", "refused"):
             _check_number(f"StepCosts: {name}", getattr(self, name))
 
     def of(self, episode: Episode) -> tuple[float, ...]:
         """The reward of each step, at most 0."""
         return tuple(
-            -(self.turn + self.test_run * (step.tests is not None) + self.unreadable * (not step.tool))
+            -(
+                self.turn
+                + self.test_run * (step.tests is not None)
+                + self.unreadable * (not step.tool)
+                + self.refused * (step.is_mistake and bool(step.tool))
+            )
             for step in episode.steps
         )
 

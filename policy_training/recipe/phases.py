@@ -18,14 +18,13 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
-from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator, transcript_of
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
-from regrade.policy_training.recipe.settings import Recipe
+from regrade.policy_training.recipe.settings import AGENT, Recipe
 from regrade.policy_training.recipe.tasks import informative_tasks
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares
@@ -37,8 +36,6 @@ from regrade.policy_training.trainers.sft import Plateau, answer_quality, demons
 RL_PHASES = ("expert iteration", "grpo")
 AFTER_ROUND = "model"
 """Where a round of expert iteration leaves its weights for the next one, in the folder of its states."""
-AGENT_SECONDS = 600.0
-"""Time limit of an episode."""
 
 
 class Phases:
@@ -209,19 +206,22 @@ class Phases:
         checkpoint `rl`."""
         if self.run.finished("grpo"):
             return self._leave("grpo")
-        settings = self.settings
+        settings, grpo, paid = self.settings, self.settings.grpo, self.settings.grpo_step_rewards
+        if self.agent is None:  # a single action has no steps to tell apart
+            grpo, paid = replace(grpo, credit="trajectory"), None
         with self.run.phase("grpo"), self.stage("GRPO") as report:
             language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
-            per_generation = settings.grpo.prompts_per_step * settings.grpo.steps_per_generation
+            per_generation = grpo.prompts_per_step * grpo.steps_per_generation
             train_online(
                 language_model,
                 informative_tasks(tests_only, self.stored_answers(), per_generation),
                 self.scorer,
-                settings.grpo,
+                grpo,
                 out=self.states("grpo"),
                 budget=Budget(settings.grpo_steps),
                 seed=self.seed,
                 agent=self.agent,
+                step_rewards=paid,
                 log=self.log("grpo", report, settings.grpo_steps),
                 resume=self.resume,
             )
@@ -271,7 +271,7 @@ class Phases:
 
 def agent_format(settings: Recipe) -> AgentFormat:
     """How the recipe's agents work."""
-    limits = EpisodeLimits(turns=settings.turns, test_runs=settings.test_runs, seconds=AGENT_SECONDS)
+    limits = replace(AGENT.limits, turns=settings.turns, test_runs=settings.test_runs)
     return AgentFormat(limits, max_tokens=settings.episode_tokens)
 
 

@@ -9,13 +9,11 @@ from typing import TypeVar
 
 from regrade.evaluators.evaluation.sweeps import Sweep
 from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.recipe_files import TrainingRecipe, read_recipe
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, OnlineSettings, SFTSettings
 
 T = TypeVar("T")
-
-EXPLORATION_TEMPERATURE = 0.8
-"""Of expert iteration and GRPO."""
 
 PHASES: Mapping[str, TrainingRecipe] = {
     name: read_recipe(f"demo-{name}.toml") for name in ("sft", "agent-sft", "expert-iteration", "grpo")
@@ -61,15 +59,15 @@ class Recipe:
     """Optimizer steps between validations, which end SFT at its plateau. Default: 50."""
 
     turns: int = AGENT.limits.turns
-    """Of an agent: actions of an episode, at most. Default: 8."""
+    """Of an agent: actions of an episode, at most. Default: 7."""
     test_runs: int = AGENT.limits.test_runs
-    """Of an agent: of the tests that it is shown, those of the FAIL_TO_PASS test's file. Default: 3."""
+    """Of an agent: of the tests that it is shown, those of the FAIL_TO_PASS test's file. Default: 2."""
     episode_tokens: int = AGENT.max_tokens
     """Of an agent's episode after its prompt, actions and observations together. Default: 400."""
     agent_sft: SFTSettings = field(default_factory=lambda: _settings("agent-sft", SFTSettings))
     """Of the agent's baseline, which continues from the baseline on executed traces of the same demonstrations."""
     agent_sft_steps: int = _steps("agent-sft")
-    """Optimizer steps of the agent's baseline, at most. Default: 100."""
+    """Optimizer steps of the agent's baseline, at most. Default: 40."""
 
     expert_iteration: ExpertIterationSettings = field(
         default_factory=lambda: _settings("expert-iteration", ExpertIterationSettings)
@@ -77,12 +75,14 @@ class Recipe:
     """Its `sft` also trains the equal-time control and the upper bound."""
     rounds: int = 2
     """Rounds of expert iteration. Default: 2."""
-    task_shares: int = 2
-    """Disjoint shares of the tests-only tasks; each round takes the next one. Default: 2."""
+    task_shares: int = 1
+    """Disjoint shares of the tests-only tasks; each round takes the next one. Default: 1: each takes all."""
     round_steps: int = _steps("expert-iteration")
-    """Optimizer steps per round. Default: 24."""
+    """Optimizer steps per round. Default: 60."""
 
     grpo: OnlineSettings = field(default_factory=lambda: _settings("grpo", OnlineSettings))
+    grpo_step_rewards: StepRewards | None = PHASES["grpo"].step_rewards
+    """Of an agent."""
     grpo_steps: int = _steps("grpo")
     """Optimizer steps. Default: 24."""
 

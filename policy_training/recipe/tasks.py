@@ -90,14 +90,19 @@ def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:
 
 
 def informative_tasks(tasks: Sequence[Task], answers: Sequence[ScoredAnswer], at_least: int) -> list[Task]:
-    """The tasks with an earlier attempt of nonzero reward; all tasks, if those are fewer than `at_least`.
+    """The tasks that an earlier attempt fixed, and as many others with an attempt of nonzero reward; with fewer than
+    `at_least` of them, all with such an attempt; and with fewer of those, all tasks.
 
-    If a policy never edits the file of a task, all attempts of a group have the same reward, and GRPO learns nothing
-    from their execution.
+    If all attempts of a group have the same reward, GRPO learns nothing from their execution: so it is where a policy
+    never edits the file of a task. Where it never fixes it, the group only teaches what to leave.
     """
-    moved = {answer.task_id for answer in answers if answer.reward}
-    kept = [task for task in tasks if task.id in moved]
-    return kept if len(kept) >= at_least else list(tasks)
+    fixed = {answer.task_id for answer in answers if answer.verified}
+    paid = {answer.task_id for answer in answers if answer.reward}
+    others = [task.id for task in tasks if task.id in paid - fixed]
+    for kept in (fixed.union(others[: len(fixed)]), fixed.union(others)):
+        if len(kept) >= at_least:
+            return [task for task in tasks if task.id in kept]
+    return list(tasks)
 
 
 def spread(tasks: Sequence[Task], count: int, seed: int = 0) -> list[Task]:

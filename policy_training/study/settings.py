@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from regrade.datasets.rollouts import Sampling
-from regrade.policy_training.recipe.settings import EXPLORATION_TEMPERATURE, Recipe
+from regrade.policy_training.recipe.settings import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class StudySettings(Recipe):
     """Each draws its own tasks to learn from, and all else. Default: 0 and 1."""
 
 
-FULL = StudySettings(held_out=250, check_every=20, rounds=4, round_steps=40, grpo_steps=160)
+FULL = StudySettings(held_out=250, check_every=20, grpo_steps=36)
 CROSS_MODULE = replace(
     FULL, source="cross-module", max_prompt_tokens=250, demonstrations=(8, 16, 32, 48), tests_only=(40, 80, 160),
     few=16, validation=16, held_out=150,
@@ -39,7 +38,7 @@ QUICK = StudySettings(
     agents=(False,), demonstrations=(4, 8), tests_only=(12, 24), few=4, seeds=(0,),
     max_prompt_tokens=90, repositories=2, validation=8, held_out=12, sft_steps=3, check_every=3,
     turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=3,
-    expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 2)),
+    expert_iteration=replace(FULL.expert_iteration, sampling=replace(FULL.expert_iteration.sampling, samples=2)),
     rounds=1, task_shares=3, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,
     validation_samples=1, held_out_samples=2,

@@ -1,7 +1,9 @@
 """Expert iteration (rejection-sampling fine-tuning): sample, execute, and train on the clean fixes.
 
 An agent's episode is learned if its final patch is a clean fix, however it got there, but without its mistakes: so it
-learns to take back what broke, from its own episodes in which it did.
+learns to take back what broke, from its own episodes in which it did. Such episodes are rare and cost several turns
+each. Instead, an agent can answer once, and learn traces that are made of its fixes and failures
+(`environments/fix_traces.py`).
 
 Each round takes the next share of the tests-only tasks, so that the rounds cover every task. Later rounds also train on
 the verified answers of earlier ones, and on demonstrations. References of tests-only tasks are never read.
@@ -13,17 +15,22 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, gather
 from regrade.policy_training.environments.compact_episode import SUBMIT
+from regrade.policy_training.environments.fix_traces import traces_of_fixes
 from regrade.policy_training.environments.reward_components import numbers_of_round
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import Transcript
@@ -76,7 +83,7 @@ class ExpertIteration:
             track: trackers that get the metrics of the log too. Default: none.
 
         Raises:
-            UserError: there is neither a verified answer nor a demonstration.
+            UserError: there is neither a verified answer nor a demonstration, or the model cannot answer once.
         """
         done = None if resume is None else read_round(out)
         if done is None:
@@ -110,12 +117,23 @@ class ExpertIteration:
         progress: Callable[[str, int, int], None] | None,
     ) -> Round:
         settings, name, policy = self.settings, "expert-iteration", None
-        if self.agent is not None:
+        traces = settings.lessons == "traces" and self.agent is not None
+        if traces and Harmony.of(language_model.tokenizer) is not None:
+            raise UserError(
+                "lessons is 'traces', but a model that speaks harmony answers by tool calls: use 'episodes'"
+            )
+        if self.agent is not None and not traces:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
         sampler = policy or ModelPolicy(language_model, name)
         attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
-        hands_in = self.agent is not None and self.agent.limits.turns > 1
-        new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
+        if traces and self.agent is not None:
+            began = time.monotonic()
+            told = None if progress is None else partial(progress, "tracing")
+            new = traces_of_fixes(attempts, tasks, scorer, self.agent.limits, seed, told)
+            spent = replace(spent, execution=spent.execution + time.monotonic() - began)
+        else:
+            hands_in = self.agent is not None and self.agent.limits.turns > 1
+            new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
         figures = {
             **rates(attempts),
             **episode_rates([attempt.rollout for attempt in attempts]),

@@ -16,7 +16,8 @@ from torch import Tensor
 from trl.trainer.utils import split_tensor_dict
 
 from regrade.policy_training.policies.precision import sampler_of
-from regrade.policy_training.policies.sampling import ROWS, Completion, stream
+from regrade.policy_training.policies.row_batch import Completion
+from regrade.policy_training.policies.sampling import ROWS, stream
 from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
 from regrade.policy_training.trainers.processes import check_alone
 from regrade.policy_training.trainers.shared_prompts import (

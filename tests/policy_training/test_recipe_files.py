@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.cli.train import base_recipe
+from regrade.cli.training_recipe import base_recipe
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.policy_training.demo import settings as demo
@@ -159,13 +159,14 @@ def test_the_recorded_settings_of_the_demo_have_not_changed() -> None:
     assert full.sft == SFTSettings(learning_rate=1.5e-4, batch_size=4, frozen=0.5)
     assert full.agent_sft == SFTSettings(learning_rate=1e-4, batch_size=4, frozen=0.5)
     assert full.expert_iteration == ExpertIterationSettings(
-        sampling=Sampling(0.8, 4), sft=SFTSettings(learning_rate=7e-5, batch_size=4, frozen=0.5)
+        sampling=Sampling(1.0, 8), lessons="traces", sft=SFTSettings(learning_rate=1e-4, batch_size=4, frozen=0.5)
     )
     assert full.grpo == OnlineSettings(
-        algorithm="grpo", learning_rate=4e-5, prompts_per_step=4, samples_per_prompt=6, steps_per_generation=12,
-        temperature=0.8, frozen=0.5,
+        algorithm="grpo", learning_rate=6e-5, prompts_per_step=4, samples_per_prompt=6, steps_per_generation=12,
+        temperature=1.0, frozen=0.5, credit="step",
     )  # fmt: skip
+    assert full.grpo_step_rewards == StepRewards(costs=StepCosts(refused=0.15))
     counts = (full.sft_steps, full.agent_sft_steps, full.round_steps, full.grpo_steps, full.check_every)
-    assert counts == (150, 100, 24, 24, 20)
-    assert (full.turns, full.test_runs, full.episode_tokens) == (8, 3, 400)
-    assert (study.FULL.rounds, study.FULL.round_steps, study.FULL.grpo_steps) == (4, 40, 160)
+    assert counts == (150, 40, 60, 24, 20)
+    assert (full.turns, full.test_runs, full.episode_tokens) == (7, 2, 400)
+    assert (study.FULL.rounds, study.FULL.round_steps, study.FULL.grpo_steps) == (2, 60, 36)

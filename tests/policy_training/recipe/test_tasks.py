@@ -86,3 +86,6 @@ def test_tasks_that_no_attempt_moved_are_not_tried_again(make_task: Callable[[st
     tried = [ScoredAnswer(name, "prompt", "answer", reward, reward == 1.0) for name, reward in rewards]
     assert [task.id for task in informative_tasks(tasks, tried, 2)] == names[1:3]
     assert informative_tasks(tasks, tried, 3) == list(tasks), "too few are left for a batch"
+    lost = [*tried, ScoredAnswer(names[3], "prompt", "answer", -0.6, False)]
+    assert [task.id for task in informative_tasks(tasks, lost, 2)] == names[1:3], "as many others as were fixed"
+    assert [task.id for task in informative_tasks(tasks, lost, 3)] == names[1:]

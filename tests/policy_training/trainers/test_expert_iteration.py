@@ -12,11 +12,14 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.fix_traces import traces_of_fixes
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript, Turn
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares, verified_examples
@@ -122,6 +125,36 @@ def test_what_led_to_nothing_is_left_out_and_an_agent_learns_to_hand_in(tasks: l
     assert learned("find nowhere", "find items[") == nothing
 
 
+def test_answers_become_traces_that_test_and_take_back_their_own_failures(tasks: list[Task], scorer: Scorer) -> None:
+    """Of real answers: the most frequent of the clean fixes is the expert's, and only what failed is its mistake."""
+    second = tasks[0].without_reference()
+    right, rare, wrong, vain = (
+        "4 return items[1]",
+        "4 return items[1] if items else None",
+        "4 return 7",
+        "4 return items[2]",
+    )
+    rollouts = [_answered(second, line) for line in (rare, right, wrong, right, vain, "no answer")]
+    attempts = judge(rollouts, {"second": second}, scorer, DEFAULT_TRAINING_REWARD)
+    assert [each.verified for each in attempts] == [True, True, False, True, False, False]
+    limits = EpisodeLimits(turns=7, test_runs=2)
+    straight, recovered, refused = traces_of_fixes(attempts, [second], scorer, limits, seed=0)
+    assert [turn.action for turn in straight.turns] == [right, "test", "submit"]
+    assert [turn.action for turn in recovered.turns] == [wrong, "test", "undo", right, "test", "submit"]
+    assert [turn.is_learned for turn in recovered.turns] == [False, True, True, True, True, True]
+    assert [turn.action for turn in refused.turns][-3:] == [right, "test", "submit"]
+    assert traces_of_fixes(attempts[2:3], [second], scorer, limits, seed=0) == []
+
+
+def _answered(task: Task, line: str) -> Rollout:
+    prompt = prompt_of(task)
+    patch = prompt.patch(line)
+    return Rollout(
+        task_id=task.id, policy="p", temperature=1.0, sample=0, seed=0, patch=patch or Patch(""), prompt=prompt.text,
+        completion=line, well_formed=patch is not None,
+    )  # fmt: skip
+
+
 def test_shares_deal_out_every_task_once(make_task: MakeTask) -> None:
     tasks = [replace(make_task("second"), id=f"task{k}") for k in range(7)]
     dealt = shares(tasks, 3, seed=0)
@@ -146,3 +179,23 @@ def test_a_round_teaches_what_the_tests_verified(
     assert set(found.verified) <= before.keys()
     for example in found.verified:
         assert answer_quality(undecided, [example]).log_likelihood > 0.7 * before[example]
+
+
+@pytest.mark.slow
+def test_an_agent_learns_traces_of_what_it_found_in_one_turn(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    settings = ExpertIterationSettings(
+        sampling=Sampling(1.0, 12), lessons="traces", sft=SFTSettings(learning_rate=3e-3)
+    )
+    loop = ExpertIteration([], settings, agent=AgentFormat(EpisodeLimits(turns=6, test_runs=2)))
+    hidden = [task.without_reference() for task in tasks]
+    found = loop.round(undecided, hidden, scorer, out=tmp_path, budget=Budget(steps=10), seed=0)
+    assert all(attempt.rollout.episode is None for attempt in found.attempts)
+    fixed = {attempt.rollout.completion for attempt in found.attempts if attempt.verified}
+    assert fixed
+    for trace in found.verified:
+        assert trace.turns[-1].action == "submit"
+        assert trace.turns[-3].action in fixed
+        unlearned = {turn.action for turn in trace.turns if not turn.is_learned}
+        assert not unlearned & fixed

@@ -296,7 +296,7 @@ def test_agents_train_on_executed_tests(
     def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
         rows.append(dict(numbers))
 
-    costs = StepCosts(turn=0.01, test_run=0.05, unreadable=0.1)
+    costs = StepCosts(turn=0.01, test_run=0.05, unreadable=0.1, refused=0.05)
     more: dict[str, Any] = {"out": tmp_path, "budget": Budget(steps=2), "seed": 0, "agent": AGENT, "log": log}
     if algorithm == "ppo":  # three passes per step
         shaped = StepRewards(costs=costs, shaping="measured")
