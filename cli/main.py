@@ -8,6 +8,7 @@ defect with a stack trace.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import warnings
@@ -69,6 +70,8 @@ class CommandGroup(TyperGroup):
         except ValueError as error:
             if not _is_user_error(error):
                 raise
+            if _is_told_elsewhere(error):
+                raise typer.Exit(USER_ERROR) from error
             _fail(str(error), USER_ERROR)
         except OSError as error:
             if error.errno not in ENVIRONMENT_ERRORS:
@@ -171,6 +174,13 @@ def _is_user_error(error: ValueError) -> bool:
     from regrade.datasets.patches import PatchError
 
     return isinstance(error, UserError | PatchError)
+
+
+def _is_told_elsewhere(error: ValueError) -> bool:
+    """Of a training in several processes: the one that failed and the main one print it."""
+    from regrade.datasets.errors import PeerFailedError
+
+    return isinstance(error, PeerFailedError) and os.environ.get("RANK", "0") != "0"
 
 
 def _fail(message: str, code: int) -> NoReturn:

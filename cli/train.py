@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +25,20 @@ if TYPE_CHECKING:
     from regrade.policy_training.recipe_files import TrainingRecipe
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    """Of several processes that `accelerate launch` started, one prints what all refuse."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    with training_libraries("`regrade train`"):
+        from regrade.policy_training.trainers.processes import together
+    with together():
+        yield
+
+
 @takes(TrainingOptions)
+@_together()
 def train(options: TrainingOptions) -> None:
     """Train a model with one algorithm, or as a recipe says.
 
@@ -35,7 +51,8 @@ def train(options: TrainingOptions) -> None:
 
     Needs --steps, --minutes or both, if no recipe has them; training stops at the first limit. Prints the folder of the
     checkpoint. The same command goes on with a training that was killed, and does nothing when it is finished. `regrade
-    evaluate --checkpoints` evaluates the checkpoints of --save-every. docs/recipes.md lists the keys of a recipe.
+    evaluate --checkpoints` evaluates the checkpoints of --save-every. docs/recipes.md lists the keys of a recipe,
+    docs/scale.md says how to train in several processes.
     """
     recipe = recipe_of(options)
     check_training_libraries("`regrade train`")
@@ -43,6 +60,7 @@ def train(options: TrainingOptions) -> None:
     with training_libraries("`regrade train`"):  # they take seconds to import
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
+        from regrade.policy_training.trainers.processes import is_main, on_this_machine
         from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
@@ -64,7 +82,12 @@ def train(options: TrainingOptions) -> None:
     probes = model_probes(options.reward_model)
     if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
         _tell(f"{out} holds a finished training: nothing is trained")
-    with Scorer(sandbox=sandbox, workers=options.workers, probes=probes) as scorer, progress(algorithm) as report:
+    workers = options.workers or max(1, (os.cpu_count() or 1) // on_this_machine())
+    if not is_main():  # of several processes: it plays and judges its share, and says and writes nothing
+        with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
+            run_training(plan, chosen, scorer, out)
+        return
+    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")

@@ -143,6 +143,14 @@ class TrainingOptions:
         int | None,
         typer.Option(min=1, max=MOST, help="Rank of the adapters (LoRA) that alone learn. Default: all weights learn."),
     ] = None
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Compute again what a layer would keep for the gradient: less memory, slower passes. Adapters do so "
+            "anyway.",
+        ),
+    ] = False
     action_tokens: Annotated[
         int | None,
         typer.Option(

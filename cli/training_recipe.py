@@ -68,6 +68,7 @@ def _given(options: TrainingOptions) -> dict[str, Any]:
         for name in ("model", "split", "limit", "steps", "minutes", "demonstrations", "reward", "save_every", "seed")
     }
     given |= {"tasks": None if options.tasks is None else str(options.tasks), "lora_rank": options.lora}
+    given["gradient_checkpointing"] = options.gradient_checkpointing or None
     return {name: value for name, value in given.items() if value is not None}
 
 

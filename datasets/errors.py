@@ -11,6 +11,8 @@ never leaves its module. Any other exception is a defect of the program.
                 reward; the main job, which goes on without a reward model
             UnstableTrainingError (datasets/errors.py): a training that the stability guard gave up; `train`, which
                 saves the best weights and then lets it pass
+            PeerFailedError (datasets/errors.py): another process of a training that runs in several; the command line,
+                which prints it in the main process alone
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
@@ -79,6 +81,10 @@ class UnstableTrainingError(UserError):
 
     The message states the last alarm, which weights are in the model, and what to change.
     """
+
+
+class PeerFailedError(UserError):
+    """Another process of a training that runs in several has failed, so this one ends too."""
 
 
 class RunBusyError(UserError):

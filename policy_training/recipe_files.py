@@ -86,6 +86,9 @@ class TrainingRecipe:
     """Optimizer steps between checkpoints along the training; >= 1. Default: only the last one."""
     lora_rank: _Count | None = None
     """Rank of the adapters (LoRA) that alone learn, beside frozen weights; >= 1. Default: all weights learn."""
+    gradient_checkpointing: bool = False
+    """Compute what a layer keeps for the gradient a second time, instead of keeping it: less memory, and a
+    pass computes a third more. Adapters do so anyway. Default: `false`."""
     reward: _Text | None = None
     """What an attempt is paid, not for sft: a built-in reward, or FILE:NAME of a `Reward` or a `TrainingReward`.
     Default: 1 for a clean fix, a part for a partial one, less than nothing for breakage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from regrade.policy_training.environments.training_reward import (
 from regrade.policy_training.policies.adapters import add_lora
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
-from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.models import LanguageModel, checkpoint_gradients, load_model
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
@@ -43,6 +44,14 @@ from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
+from regrade.policy_training.trainers.processes import (
+    check_alone,
+    check_unsharded,
+    from_main,
+    is_main,
+    share_of,
+    together,
+)
 from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
 from regrade.policy_training.trainers.settings import (
     Algorithm,
@@ -57,6 +66,9 @@ from regrade.policy_training.trainers.settings import (
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
 from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
+
+Progress = Callable[[int, int], None]
+Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +99,9 @@ class TrainingPlan:
     lora_rank: int | None = None
     """Rank of the adapters that alone learn, beside frozen weights; a checkpoint then holds them alone. Default: None:
     all weights learn."""
+    gradient_checkpointing: bool = False
+    """Compute what a layer keeps for the gradient a second time, instead of keeping it: less memory, a pass
+    computes a third more, and the numbers are the same. Adapters do so anyway. Default: False."""
     resume: ResumePoints = field(default_factory=ResumePoints)
     """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
     step in which five minutes have passed since the last one."""
@@ -121,6 +136,7 @@ class TrainingPlan:
             step_rewards=recipe.step_rewards,
             save_every=recipe.save_every,
             lora_rank=recipe.lora_rank,
+            gradient_checkpointing=recipe.gradient_checkpointing,
             stability=recipe.stability,
         )
 
@@ -174,6 +190,9 @@ def train(
 
     If the folder holds this training, unfinished, it goes on from its last state; finished, nothing is done.
 
+    Launched in several processes (`accelerate launch`), SFT, and GRPO and RLOO with TRL's own generation or vLLM, share
+    the work; the main one writes (see `processes`).
+
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
     answers of its own, `reward-model` from executed attempts).
 
@@ -189,7 +208,20 @@ def train(
             training with other settings, or the reward cannot teach: a probe is missing, or it is the same or unscored
             on all generated evidence, or raises.
         UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
+        PeerFailedError: another process of this training failed.
     """
+    with together():
+        return _train(plan, tasks, scorer, out, progress, tell)
+
+
+def _train(
+    plan: TrainingPlan,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    out: Path,
+    progress: Callable[[int, int], None] | None,
+    tell: Callable[[str], None] | None,
+) -> Path:
     _check(plan, tasks)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
@@ -199,18 +231,21 @@ def train(
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
         check_teaches(plan.reward)
+    if not is_main():
+        return _take_part(plan, lessons, tasks, scorer, out)
     run = Run(out)
     with run.writing():
         run.configure(_configuration(plan, tasks))
         checkpoint = run.checkpoint(plan.algorithm)
-        if not (run.finished(plan.algorithm) and checkpoint.exists()):
+        if from_main(not (run.finished(plan.algorithm) and checkpoint.exists())):
             _train_into(run, plan, lessons, tasks, scorer, progress, tell)
         remove_states(run.folder / "trainer")
+        from_main(None)  # the others wait until all is written
         return checkpoint
 
 
 def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
-    """Raises UserError if the plan contradicts itself or the tasks."""
+    """Raises UserError if the plan contradicts itself, the tasks or the way in which it was launched."""
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
     if not tasks and plan.demonstrations is None:
@@ -226,14 +261,38 @@ def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
             f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
         )
     if isinstance(plan.settings, OnlineSettings):
-        check_settings(plan.settings, plan.agent, plan.step_rewards)
+        check_settings(plan.settings, plan.agent, plan.step_rewards, len(tasks))
+    else:
+        _check_processes(plan)
+    check_unsharded()
     if plan.learns_traces and plan.agent is None:
         raise UserError("lessons is 'traces', but a policy that answers once learns its answers: give `agent=`")
     check_trackers(plan.track)
 
 
-Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
+def _check_processes(plan: TrainingPlan) -> None:
+    """Raises UserError if this trainer cannot run in several processes."""
+    if not isinstance(plan.settings, SFTSettings):
+        check_alone(plan.algorithm)
+        return
+    share_of(plan.settings.batch_size, "batch_size")
+    if plan.agent is not None and plan.demonstrations is None:
+        advice = "write them by `regrade tasks demonstrations` and give that file as demonstrations, or "
+        check_alone("executing demonstrations", advice)
+
+
+def _take_part(plan: TrainingPlan, lessons: Lessons, tasks: Sequence[Task], scorer: Scorer, out: Path) -> Path:
+    """Train as a process beside the main one, which writes all that the training leaves."""
+    is_to_train = from_main(False)
+    run = Run(out)  # which the main process has made
+    if is_to_train:
+        language_model = _model(plan)
+        examples = lessons(run, language_model, None)
+        guard = None if plan.stability is None else _guard(run, plan, language_model, scorer, None, lambda _line: None)
+        with suppress(UnstableTrainingError):  # the main process reports it
+            _run_trainer(run, replace(plan, track=()), language_model, examples, tasks, scorer, None, guard)
+    from_main(None)
+    return run.checkpoint(plan.algorithm)
 
 
 def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
@@ -310,9 +369,7 @@ def _train_into(
     tell: Callable[[str], None] | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
-    language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
-    if plan.lora_rank is not None:
-        add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
+    language_model = _model(plan)
     examples = lessons(run, language_model, progress)
     with run.phase(plan.algorithm):
         begun = last_step(run.folder / "trainer")
@@ -330,12 +387,21 @@ def _train_into(
             language_model.save(run.checkpoint(plan.algorithm), plan.files)
 
 
+def _model(plan: TrainingPlan) -> LanguageModel:
+    language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
+    if plan.lora_rank is not None:
+        add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
+    if plan.gradient_checkpointing:
+        checkpoint_gradients(language_model.model)
+    return language_model
+
+
 def _guard(
     run: Run,
     plan: TrainingPlan,
     language_model: LanguageModel,
     scorer: Scorer,
-    log: StepLog,
+    log: StepLog | None,
     tell: Callable[[str], None] | None,
 ) -> StabilityGuard | None:
     if plan.stability is None:
@@ -354,7 +420,7 @@ class _TrainerArguments(TypedDict):
     out: Path
     budget: Budget
     seed: int
-    log: StepLog
+    log: StepLog | None
     guard: StabilityGuard | None
     resume: ResumePoints
     track: Sequence[Tracker]
@@ -376,7 +442,7 @@ def _run_trainer(
     examples: Sequence[Transcript],
     tasks: Sequence[Task],
     scorer: Scorer,
-    log: StepLog,
+    log: StepLog | None,
     guard: StabilityGuard | None,
 ) -> None:
     of_all: _TrainerArguments = {
@@ -388,7 +454,7 @@ def _run_trainer(
         "resume": plan.resume,
         "track": plan.track,
     }
-    keep = partial(write_samples, run.samples)
+    keep = partial(write_samples, run.samples) if is_main() else _keep_nothing
     online: _OnlineArguments = {
         **of_all,
         "reward": plan.reward,
@@ -413,6 +479,10 @@ def _run_trainer(
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 
 
+def _keep_nothing(*_: Any) -> None:
+    pass
+
+
 def _train_reward_model(
     run: Run,
     plan: TrainingPlan,
@@ -420,7 +490,7 @@ def _train_reward_model(
     model: LanguageModel,
     tasks: Sequence[Task],
     scorer: Scorer,
-    log: StepLog,
+    log: StepLog | None,
 ) -> None:
     attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)

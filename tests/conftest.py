@@ -28,7 +28,7 @@ settings.load_profile("untimed")
 
 LONGEST = """
     evaluators/verification/test_assurance_levels cli/test_score evaluators/scoring/test_scorer
-    policy_training/demo/test_pipeline policy_training/study/test_running
+    policy_training/demo/test_pipeline policy_training/study/test_running policy_training/test_two_processes
     evaluators/task_curation/test_classified_files policy_training/test_resuming cli/test_train
     cli/test_activity_on_a_terminal
     evaluators/scoring/test_warm_and_cold evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer

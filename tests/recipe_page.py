@@ -65,7 +65,7 @@ def _table(kind: Any, path: str, base: Any, first: str = "", skip: tuple[str, ..
     yield ""
     for name, inner, default in nested:
         text, _, stated = describe(kind, name).partition(" Default: ")
-        unless = f" Without the table: {stated}" if default is None else ""
+        unless = f" Without the table: {stated.removeprefix('None: ')}" if default is None else ""
         yield f"`[{path}{name}]`: {text[:1].lower()}{text[1:]}{unless}\n"
         yield from _table(inner, f"{path}{name}.", default)
 

@@ -111,7 +111,7 @@ class AgentPolicy:
     def sample(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[AgentSample]:
         """As `propose`, with the tokens of each episode and their log-probabilities."""
         from regrade.policy_training.policies.dialogues import run_dialogues
-        from regrade.policy_training.policies.precision import to_sample_from
+        from regrade.policy_training.policies.precision import sampler_of
 
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         dialogues = [
@@ -119,35 +119,27 @@ class AgentPolicy:
             for task in tasks
             for dialogue in dialogues_of(self, task.without_reference(), [heat for heat, _ in numbered])
         ]
-        model = self.language_model.model
-        was_training = model.training
-        model.eval()
         ended: Counter[int] = Counter()
         began = time.perf_counter()
-        try:
-            with on_free_cores():
-                for index, tokens in run_dialogues(
-                    to_sample_from(model),
-                    dialogues,
-                    stop_ids=self.language_model.stop_ids,
-                    max_action_tokens=self.format.max_action_tokens,
-                    max_tokens=self.format.max_tokens,
-                    seed=seed,
-                    rows=self.rows,
-                    group=len(numbered),
-                    times=self.times,
-                ):
-                    place, number = divmod(index, len(numbered))
-                    rollout = dialogues[index].rollout(
-                        self.name, numbered[number][1], seed, time.perf_counter() - began
-                    )
-                    yield AgentSample(rollout, tokens)
-                    ended[place] += 1
-                    if self.progress is not None and ended[place] == len(numbered):
-                        self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
-                    began = time.perf_counter()  # the time that the caller spends is not generation
-        finally:
-            model.train(was_training)
+        with sampler_of(self.language_model.model) as model, on_free_cores():
+            for index, tokens in run_dialogues(
+                model,
+                dialogues,
+                stop_ids=self.language_model.stop_ids,
+                max_action_tokens=self.format.max_action_tokens,
+                max_tokens=self.format.max_tokens,
+                seed=seed,
+                rows=self.rows,
+                group=len(numbered),
+                times=self.times,
+            ):
+                place, number = divmod(index, len(numbered))
+                rollout = dialogues[index].rollout(self.name, numbered[number][1], seed, time.perf_counter() - began)
+                yield AgentSample(rollout, tokens)
+                ended[place] += 1
+                if self.progress is not None and ended[place] == len(numbered):
+                    self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
+                began = time.perf_counter()  # the time that the caller spends is not generation
 
 
 def dialogues_of(policy: AgentPolicy, task: Task, temperatures: Sequence[float]) -> list[AgentDialogue]:

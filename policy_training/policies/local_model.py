@@ -10,7 +10,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.precision import to_sample_from
+from regrade.policy_training.policies.precision import sampler_of
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.policies.threads import on_free_cores
 
@@ -64,19 +64,13 @@ def complete(
     """(index of the prompt, its completions as token ids, one per temperature), in the order in which they end."""
     from regrade.policy_training.policies.sampling import stream
 
-    model = language_model.model
-    was_training = model.training
-    model.eval()
-    try:
-        with on_free_cores():
-            for index, completions in stream(
-                to_sample_from(model),
-                prompts,
-                temperatures,
-                stop_ids=language_model.stop_ids,
-                max_tokens=MAX_ANSWER_TOKENS,
-                seed=seed,
-            ):
-                yield index, [completion.tokens for completion in completions]
-    finally:
-        model.train(was_training)
+    with sampler_of(language_model.model) as model, on_free_cores():
+        for index, completions in stream(
+            model,
+            prompts,
+            temperatures,
+            stop_ids=language_model.stop_ids,
+            max_tokens=MAX_ANSWER_TOKENS,
+            seed=seed,
+        ):
+            yield index, [completion.tokens for completion in completions]

@@ -146,11 +146,16 @@ def let_adapters_learn(model: Any) -> int:
     for weight in learning:
         weight.data = weight.data.float()
     # What is kept for the gradient would otherwise be most of the memory: the weights have no gradient of their own.
+    checkpoint_gradients(model)
+    return sum(weight.numel() for weight in learning)
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """From now on, a layer's numbers are computed again for the gradient instead of being kept."""
     enable = (
         getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     )  # its old name
     enable({"use_reentrant": False})
-    return sum(weight.numel() for weight in learning)
 
 
 def _unpacking(config: Any) -> dict[str, Any]:

@@ -70,6 +70,18 @@ def to_sample_from(model: Any) -> Any:
 
 
 @contextmanager
+def sampler_of(model: Any) -> Iterator[Any]:
+    """Inside the `with` block, `to_sample_from(model)`, which keeps caches: a model that learns with gradient
+    checkpointing drops them."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield to_sample_from(model)
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
 def mixed_precision(model: Any) -> Iterator[None]:
     """Inside the `with` block, matrix products of a model in float32 round to bfloat16 where it computes so; a model
     with weights in bfloat16 computes in them anyway."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,18 +48,22 @@ class CoreTimes:
     cores: int
 
     @classmethod
-    def now(cls, proc: Path = PROC) -> CoreTimes | None:
-        """None: the system doesn't say."""
+    def now(cls, own: OwnTicks, proc: Path = PROC) -> CoreTimes | None:
+        """None: the system doesn't say.
+
+        Args:
+            own: measured here.
+        """
         try:
             lines = (proc / "stat").read_text().splitlines()
-            own = _ticks(proc, os.getpid())
+            own.measure(proc)
         except OSError:
             return None
         usable = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         rows = [list(map(int, line.split()[1:9])) for line in lines if line.split()[0] in usable]
         # user, nice, system, idle, iowait, ...: processes of a lower priority than usual count under "nice".
         free = [3, 4] if os.nice(0) > 0 else [1, 3, 4]
-        return cls(sum(map(sum, rows)), sum(row[column] for row in rows for column in free), own, len(rows))
+        return cls(sum(map(sum, rows)), sum(row[column] for row in rows for column in free), own.total, len(rows))
 
     def available_since(self, earlier: CoreTimes) -> float:
         """Cores that other processes left to this one, on average."""
@@ -68,16 +72,64 @@ class CoreTimes:
         return self.cores * min(1.0, max(0.0, left / passed))
 
 
-def _ticks(proc: Path, pid: int) -> int:
-    """Of a process and its descendants, those that have ended included."""
+@dataclass(frozen=True)
+class _UsedTicks:
+    parent: int
+    began: int
+    used: int
+    """Clock ticks."""
+    inherited: int
+    """Those of its children that have ended and that it has waited for."""
+
+
+@dataclass
+class OwnTicks:
+    """Counts the clock ticks of this process and its descendants, those that have ended included.
+
+    The kernel adds the ticks of a process that ends to its parent, but only if the parent waits for it. In the
+    namespace of a sandbox that is closed nobody does: its ticks are gone, so it would seem that others had used them.
+    They stay counted here as last seen; measured often, little is missed.
+    """
+
+    total: int = 0
+    _seen: Mapping[int, _UsedTicks] = field(default_factory=dict)
+
+    def measure(self, proc: Path = PROC) -> None:
+        """Raises OSError if the system doesn't say."""
+        (proc / str(os.getpid()) / "stat").read_text()
+        present = dict(_family(proc, os.getpid(), 0))
+        ended = {
+            pid: old for pid, old in self._seen.items() if (now := present.get(pid)) is None or now.began != old.began
+        }
+        counted = dict.fromkeys(present, 0)
+        for old in ended.values():  # by the nearest ancestor that is left
+            parent = old.parent
+            while parent in ended:
+                parent = ended[parent].parent
+            if parent in counted:
+                counted[parent] += old.used + old.inherited
+        for pid, process in present.items():
+            before = None if pid in ended else self._seen.get(pid)
+            if before is None:
+                self.total += process.used + process.inherited
+            else:
+                inherited = process.inherited - before.inherited - counted[pid]
+                self.total += process.used - before.used + max(0, inherited)
+        self._seen = present
+
+
+def _family(proc: Path, pid: int, parent: int) -> Iterator[tuple[int, _UsedTicks]]:
+    """A process and its descendants."""
     try:
-        ticks = sum(map(int, (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[11:15]))
+        numbers = [int(word) for word in (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1:20]]
         children = [
             child for path in (proc / str(pid) / "task").glob("*/children") for child in path.read_text().split()
         ]
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-        return 0
-    return ticks + sum(_ticks(proc, int(child)) for child in children)
+        return
+    yield pid, _UsedTicks(parent, numbers[18], sum(numbers[10:12]), sum(numbers[12:14]))
+    for child in children:
+        yield from _family(proc, int(child), pid)
 
 
 def most_threads() -> int:
@@ -93,6 +145,7 @@ class FreeCores:
     """Keeps the number of torch's threads at that of the cores that other processes leave free."""
 
     most: int = field(default_factory=most_threads)
+    _own: OwnTicks = field(default_factory=OwnTicks)
     _last: CoreTimes | None = None
     _measured: float = 0.0
     has_warned: ClassVar[bool] = False
@@ -100,12 +153,15 @@ class FreeCores:
 
     def follow(self) -> None:
         """Measure, and set the number of threads; at once the first time, and then every `INTERVAL_SECONDS`."""
-        if self.most == 1 or (self._last is not None and time.monotonic() - self._measured < INTERVAL_SECONDS):
+        if self.most == 1:
+            return
+        if self._last is not None and time.monotonic() - self._measured < INTERVAL_SECONDS:
+            self._own.measure()
             return
         if self._last is None:
-            self._last = CoreTimes.now()
+            self._last = CoreTimes.now(self._own)
             time.sleep(FIRST_SECONDS)
-        now = CoreTimes.now()
+        now = CoreTimes.now(self._own)
         if now is None or self._last is None:
             self.most = 1
             return

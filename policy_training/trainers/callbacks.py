@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from regrade.policy_training.policies.adapters import has_adapters
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.threads import FreeCores
+from regrade.policy_training.trainers.processes import from_main
 from regrade.policy_training.trainers.tracking import PROJECT, Tracker
 
 StepLog = Callable[[int, float, Mapping[str, float]], None]
@@ -49,8 +50,12 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
     def spent(self, step: int) -> float:
         """Share of the budget that is used up now, after `step` steps; 1: all."""
         by_steps = 0.0 if self.budget.steps is None else step / self.budget.steps
-        by_time = 0.0 if self.budget.seconds is None else (time.monotonic() - self.began) / self.budget.seconds
+        by_time = 0.0 if self.budget.seconds is None else self._seconds() / self.budget.seconds
         return max(by_steps, by_time)
+
+    def _seconds(self) -> float:
+        """Since the start, by the clock of the main process: all must end at the same step."""
+        return from_main(time.monotonic() - self.began)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -71,7 +76,7 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         del args
-        is_over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
+        is_over_time = self.budget.seconds is not None and self._seconds() >= self.budget.seconds
         is_over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
         if is_over_time or is_over_steps:
             control.should_training_stop = True
@@ -103,7 +108,8 @@ def common_arguments(
         "use_cpu": not torch.cuda.is_available(),
         "bf16": torch.cuda.is_available() and uses_bfloat16("cuda"),
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "gradient_checkpointing": False,  # TRL turns it on
+        "gradient_checkpointing": False,  # TRL turns it on; `checkpoint_gradients` does it for all trainers
+        "ddp_find_unused_parameters": False,  # all that learns is used in every pass
         "optim": "adamw_torch_fused",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,

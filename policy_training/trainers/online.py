@@ -46,8 +46,9 @@ from regrade.policy_training.trainers.callbacks import (
     rate_schedule,
 )
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
+from regrade.policy_training.trainers.processes import check_alone, share_of
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
-from regrade.policy_training.trainers.settings import AdvantageBaseline, OnlineSettings, passes_per_step
+from regrade.policy_training.trainers.settings import ONLY_OF, AdvantageBaseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
@@ -357,10 +358,10 @@ def train_online(
 
     Raises:
         UnstableTrainingError: the guard gave up; the model has the best weights of before.
-        UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
-            no effect.
+        UserError: this machine or TRL cannot generate as `settings.generation` says, several processes cannot share
+            the tasks of a step, or the steps' rewards would have no effect.
     """
-    check_settings(settings, agent, step_rewards)
+    check_settings(settings, agent, step_rewards, len(tasks))
     prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
@@ -403,12 +404,15 @@ def trainer_and_config(
 
     Args:
         common: from `common_arguments`.
+
+    Raises:
+        UserError: several processes cannot share the tasks of a step.
     """
-    prompts_per_step = min(settings.prompts_per_step, tasks)  # TRL silently drops batches that it cannot fill
-    passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
+    prompts_per_step, prompts = _prompts_per_step(settings, tasks)
+    passes = passes_per_step(prompts, settings, is_agent=agent is not None)
     arguments: dict[str, Any] = {
         **common,
-        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
+        "per_device_train_batch_size": prompts * settings.samples_per_prompt // passes,
         "gradient_accumulation_steps": passes,
         "steps_per_generation": passes * min(settings.steps_per_generation, tasks // prompts_per_step),
         "num_generations": settings.samples_per_prompt,
@@ -421,6 +425,7 @@ def trainer_and_config(
         "epsilon_high": settings.epsilon_high,
         "use_vllm": settings.generation == "vllm",
         **rate_schedule(common["max_steps"]),
+        **({} if settings.vllm is None else settings.vllm.arguments),
         "remove_unused_columns": False,
     }
     is_shared = settings.generation == "shared"
@@ -432,6 +437,12 @@ def trainer_and_config(
             return SharedPromptRLOOTrainer if is_shared else PlainRLOOTrainer, config
         case "reinforce":
             return REINFORCE_TRAINERS[settings.baseline], _grpo_config(arguments, settings)
+
+
+def _prompts_per_step(settings: OnlineSettings, tasks: int) -> tuple[int, int]:
+    """Tasks per step, and those of them that this process has: whole groups."""
+    prompts = min(settings.prompts_per_step, tasks)  # TRL silently drops batches that it cannot fill
+    return prompts, share_of(prompts, "prompts_per_step" if prompts < tasks else "the number of tasks per step")
 
 
 def _grpo_config(arguments: dict[str, Any], settings: OnlineSettings) -> GRPOConfig:
@@ -446,9 +457,21 @@ def _grpo_config(arguments: dict[str, Any], settings: OnlineSettings) -> GRPOCon
     )
 
 
-def check_settings(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
-    """Raises UserError if `train_online` would refuse these."""
+def check_settings(
+    settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None, tasks: int | None = None
+) -> None:
+    """Raises UserError if `train_online` would refuse these.
+
+    Args:
+        tasks: their number. Default: None: not known yet.
+    """
     check_generation(settings.generation)
+    if settings.generation == "shared":
+        is_choice = settings.algorithm in ONLY_OF["generation"]
+        advice = "set generation to 'trl' or 'vllm', or " if is_choice else ""
+        check_alone(f"{settings.algorithm} with generation 'shared'", advice)
+    elif tasks is not None:
+        _prompts_per_step(settings, tasks)
     if agent is None and steps is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     if agent is not None and settings.algorithm == "rloo" and settings.generation != "shared":

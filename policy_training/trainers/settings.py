@@ -17,6 +17,7 @@ Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "reinforce", "ppo
 OnlineAlgorithm = Literal["grpo", "rloo", "reinforce"]
 Credit = Literal["trajectory", "step"]
 Generation = Literal["shared", "trl", "vllm"]
+VLLMMode = Literal["colocate", "server"]
 LossType = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo"]
 RatioLevel = Literal["token", "sequence"]
 RewardScale = Literal["none", "group", "batch"]
@@ -51,6 +52,9 @@ _SAMPLING = _ValidRange(
 _BELOW_1 = _ValidRange(lambda value: 0 < value < 1, "a number above 0 and below 1")
 _OPTIONAL_POSITIVE = _ValidRange(
     lambda value: value is None or _POSITIVE.contains(value), f"{_POSITIVE.words}, or None"
+)
+_URL = _ValidRange(
+    lambda value: value.startswith(("http://", "https://")), "an address that begins with http:// or https://"
 )
 _FLAG = _ValidRange(lambda value: isinstance(value, bool), "True or False")
 
@@ -111,6 +115,40 @@ class ExpertIterationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VLLMSettings:
+    """Where vLLM generates, for `generation = "vllm"`; all else is TRL's default."""
+
+    mode: VLLMMode = "colocate"
+    """`colocate`: in the processes that train, on their GPUs; `server`: a server on other GPUs, started by
+    `trl vllm-serve`. Default: `colocate`."""
+    server_base_url: str = "http://localhost:8000"
+    """Of the server. Default: `http://localhost:8000`."""
+    gpu_memory_utilization: float = 0.3
+    """Share of a GPU's memory for a colocated vLLM, above 0 and at most 1. Default: 0.3."""
+    tensor_parallel_size: int = 1
+    """GPUs that share a colocated model; >= 1. Default: 1."""
+    enable_sleep_mode: bool = False
+    """Does a colocated vLLM free its memory while weights are updated? Default: False."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            mode=_one_of(VLLMMode),
+            server_base_url=_URL,
+            gpu_memory_utilization=_LOWERING,
+            tensor_parallel_size=_COUNT,
+            enable_sleep_mode=_FLAG,
+        )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of TRL's configurations."""
+        names = ["mode"]
+        names += ["server_base_url"] if self.mode == "server" else [each.name for each in fields(self)[2:]]
+        return {f"vllm_{name}": getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnlineSettings:
     """GRPO, RLOO and REINFORCE; what an option does in the loss is TRL's. An option of another algorithm is refused."""
 
@@ -161,8 +199,10 @@ class OnlineSettings:
     """What an advantage belongs to: `trajectory`, all actions of an attempt; or `step` (grpo), each action by what came
     after it. Default: `trajectory`."""
     generation: Generation = "shared"
-    """`shared`: Regrade's sampler, which runs each prompt once; `trl`: TRL's own generation and losses; `vllm`: those
-    with vLLM, which needs a GPU. Default: `shared`."""
+    """The engine. `shared`: Regrade's sampler and passes, which run each prompt once, in one process; `trl`: TRL's own
+    generation and passes, also in several processes; `vllm`: those with vLLM, which needs a GPU. Default: `shared`."""
+    vllm: VLLMSettings | None = None
+    """Where vLLM generates, for `generation` `vllm`. Default: None: in the processes that train."""
     prompts_per_pass: int | None = None
     """Tasks whose attempts are learned from in one pass; the gradients of a step's passes add up. Fewer need less
     memory, 1.5 MB per token in a model of 135 million weights. Default: None: all of a step, and for agents so many
@@ -171,6 +211,11 @@ class OnlineSettings:
     def __post_init__(self) -> None:
         if self.algorithm == "rloo" and self.credit == "step":
             raise UserError("OnlineSettings: credit is 'step', but rloo compares whole trajectories; train by grpo")
+        if self.vllm is not None and self.generation != "vllm":
+            raise UserError(
+                f"OnlineSettings: vllm is given, and generation is {self.generation!r}; set it to 'vllm', or leave "
+                "vllm out"
+            )
         if self.credit == "step" and self.generation != "shared":
             raise UserError("OnlineSettings: credit is 'step', which TRL's own trainers do not know; use 'shared'")
         _check(
@@ -225,6 +270,7 @@ ONLY_OF: Mapping[str, tuple[OnlineAlgorithm, ...]] = {
     "num_iterations": ("grpo", "rloo"),
     "steps_per_generation": ("grpo", "rloo"),
     "generation": ("grpo", "rloo"),
+    "vllm": ("grpo", "rloo"),
     "normalize_advantages": ("rloo",),
     "baseline": ("reinforce",),
 }

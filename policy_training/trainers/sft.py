@@ -32,6 +32,7 @@ from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, tokenized
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
+from regrade.policy_training.trainers.processes import share_of
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import (
@@ -154,8 +155,9 @@ class _AnswerTrainer(Resumable, GuardedSteps, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        # The loss of a mixture's router needs the model's own pass.
-        if return_outputs or inputs["input_ids"].device.type != "cpu" or self.aux_loss_enabled:
+        # The loss of a mixture's router needs the model's own pass, and DistributedDataParallel its own.
+        is_whole = inputs["input_ids"].device.type != "cpu" or self.aux_loss_enabled or self.args.world_size > 1
+        if return_outputs or is_whole:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         given = {name: value for name, value in inputs.items() if name != "labels"}
         targets = inputs["labels"][:, 1:]
@@ -193,7 +195,7 @@ def train_sft(
         track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
-        UserError: there is no example.
+        UserError: there is no example, or several processes cannot share a batch.
         UnstableTrainingError: the guard gave up; the model has the best weights of before.
     """
     rows = [_row(episode) for episode in _learnable(language_model, examples)]
@@ -204,7 +206,7 @@ def train_sft(
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track),
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=share_of(settings.batch_size, "batch_size"),
         max_length=None,
         train_sampling_strategy="group_by_length",
     )

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import split_tensor_dict
 
-from regrade.datasets.errors import UserError
-from regrade.policy_training.policies.precision import to_sample_from
+from regrade.policy_training.policies.precision import sampler_of
 from regrade.policy_training.policies.row_batch import Completion
 from regrade.policy_training.policies.sampling import ROWS, stream
 from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
+from regrade.policy_training.trainers.processes import check_alone
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     pack,
@@ -55,12 +55,8 @@ class SharedPrompts:
         self.trajectories = trajectories
         if trajectories is not None:
             self.rollout_func = trajectories.rollout
-        processes = self.accelerator.num_processes  # type: ignore[attr-defined]
-        if processes > 1:
-            # These passes bypass DistributedDataParallel, so gradients would silently not be averaged.
-            raise UserError(
-                f"training with shared prompts runs in one process, not {processes}: launch it without torchrun"
-            )
+        # These passes bypass DistributedDataParallel, so gradients would silently not be averaged.
+        check_alone("training with shared prompts")
         self._sampled: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
         self._actions: Tensor | None = None
         """(B, C) of the rows that the next passes run: 1 on the policy's own tokens; None: on all."""
@@ -146,15 +142,16 @@ class SharedPrompts:
         return out
 
     def _sample(self: Any, prompts: list[tuple[int, ...]], samples: int) -> Iterator[tuple[int, list[Completion]]]:
-        return stream(
-            to_sample_from(self.accelerator.unwrap_model(self.model)),
-            prompts,
-            [self.temperature] * samples,
-            stop_ids=list(self.eos_token_ids),
-            max_tokens=self.args.max_completion_length,
-            rows=self.answer_batch_rows,
-            seed=int(torch.randint(2**62, ())),  # from torch's generator, which the trainer seeds and checkpoints
-        )
+        with sampler_of(self.accelerator.unwrap_model(self.model)) as model:
+            yield from stream(
+                model,
+                prompts,
+                [self.temperature] * samples,
+                stop_ids=list(self.eos_token_ids),
+                max_tokens=self.args.max_completion_length,
+                rows=self.answer_batch_rows,
+                seed=int(torch.randint(2**62, ())),  # from torch's generator, which the trainer seeds and checkpoints
+            )
 
     def _get_per_token_logps_and_entropies(
         self: Any,

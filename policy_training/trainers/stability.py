@@ -25,6 +25,7 @@ from regrade.policy_training.trainers.alarms import Alarm, StepJudge
 from regrade.policy_training.trainers.callbacks import StepLog
 from regrade.policy_training.trainers.drift import kl_from
 from regrade.policy_training.trainers.probes import Probe, ProbeResult
+from regrade.policy_training.trainers.processes import from_main, is_main, mean_of_all
 from regrade.policy_training.trainers.settings import StabilitySettings
 from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, remove_alarms, write_alarm
 
@@ -123,7 +124,8 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args, control
-        remove_alarms(self.folder / "alarms", [step for step, _ in self.alarms])
+        if is_main():
+            remove_alarms(self.folder / "alarms", [step for step, _ in self.alarms])
         if self._goes_on:
             device = learned_weights(self.trainer.optimizer)[0].device
             self.start, self.best = self.start.on(device), self.best.on(device)
@@ -206,8 +208,12 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             among_groups = numbers.get("frac_reward_zero_std", 0.0) if has_groups else 0.0
             numbers["frac_reward_zero_std"] = 1.0 if numbers["reward_std"] < ROUNDING else among_groups
         measures_kl = self.judge.is_online and settings.max_kl is not None and step >= self._next_kl
-        if measures_kl and "kl" not in numbers and (kl := kl_from(self.start, trainer)) is not None:
-            numbers["kl"] = self._to_log["kl"] = kl
+        measures_kl = measures_kl and "kl" not in numbers
+        if measures_kl and (kl := kl_from(self.start, trainer)) is not None:
+            numbers["kl"] = kl
+        numbers = mean_of_all(numbers)  # all processes must judge alike
+        if measures_kl and "kl" in numbers:
+            self._to_log["kl"] = numbers["kl"]
             self._next_kl = step + settings.kl_every
         return numbers
 
@@ -220,11 +226,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
     def _measure(self, step: int) -> Alarm | None:
         """Probe the present weights; they are the best if none was better."""
         assert self.probe is not None
-        model = self.trainer.model
-        model.eval()
-        with torch.random.fork_rng():
-            result = self.probe()
-        model.train()
+        result = from_main(self._probe_now() if is_main() else ProbeResult({}))
         self.probes.append((step, result))
         self._to_log |= {"probe/score": result.score, **result.numbers}
         if math.isnan(result.score):
@@ -253,6 +255,15 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         if best is not None and start is not None and best.drop_from(start)[0] >= 0:
             self.best = self.start
 
+    def _probe_now(self) -> ProbeResult:
+        assert self.probe is not None
+        model = self.trainer.model
+        model.eval()
+        with torch.random.fork_rng():
+            result = self.probe()
+        model.train()
+        return result
+
     # ------------------------------------------------------------ what follows
 
     def _react(self, alarm: Alarm, step: int, control: TrainerControl) -> None:
@@ -263,12 +274,10 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         if alarm.kind == "probe":
             self._doubt_the_best()
         self._to_log |= {f"alarm/{alarm.kind}": alarm.value, "alarms": float(len(self.alarms))}
-        where = write_alarm(
-            self.folder / "alarms" / f"step-{step}",
-            {**asdict(alarm), "step": step, "best_step": self.best.step, "rollbacks": self.rollbacks},
-            list(self.steps),
-            self.trainer.model,
-        )
+        where = self.folder / "alarms" / f"step-{step}"
+        if is_main():
+            record = {**asdict(alarm), "step": step, "best_step": self.best.step, "rollbacks": self.rollbacks}
+            write_alarm(where, record, list(self.steps), self.trainer.model)
         for weight in learned_weights(self.trainer.optimizer):
             weight.grad = None  # the optimizer leaves such weights, and what it knows of them, as they are
         if gives_up:

@@ -11,7 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from regrade.cli.main import CommandGroup
+from regrade.datasets.errors import PeerFailedError
 from regrade.evaluators.sandboxes.process import descendants
 
 VERBS = (
@@ -43,6 +47,20 @@ sys.meta_path.insert(0, Missing())
 from regrade.cli.main import app
 app(sys.argv[1:])
 """
+
+
+@pytest.mark.parametrize(("number", "printed"), [("0", "error: process 1 of 2 has failed\n"), ("1", "")])
+def test_of_several_processes_the_main_one_tells_of_another(monkeypatch, number, printed):
+    program = typer.Typer(cls=CommandGroup)
+
+    @program.command()
+    def train():
+        raise PeerFailedError("process 1 of 2 has failed")
+
+    program.command("other")(lambda: None)
+    monkeypatch.setenv("RANK", number)
+    done = CliRunner().invoke(program, ["train"])
+    assert (done.exit_code, done.stderr) == (2, printed)
 
 
 def command(*arguments):

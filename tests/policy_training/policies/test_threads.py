@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.threads import (
     CoreTimes,
     FreeCores,
+    OwnTicks,
     most_threads,
     restored_threads,
     wait_passively,
@@ -50,7 +52,7 @@ def test_cores_that_others_use_are_not_available(tmp_path: Path, monkeypatch: py
     def after(number: int, first: dict[str, int], second: dict[str, int], own: int = 0, child: int = 0) -> CoreTimes:
         zero = {"user": 0, "nice": 0, "idle": 0, "steal": 0}
         cores = CORE.format(0, **zero | first) + CORE.format(1, user=900 * number, nice=0, idle=0, steal=0)
-        times = CoreTimes.now(system(tmp_path, cores + CORE.format(2, **zero | second), own, child))
+        times = CoreTimes.now(OwnTicks(), system(tmp_path, cores + CORE.format(2, **zero | second), own, child))
         assert times is not None
         return times
 
@@ -65,9 +67,50 @@ def test_cores_that_others_use_are_not_available(tmp_path: Path, monkeypatch: py
     assert after(1, {"nice": 100}, {"idle": 100}).available_since(after(0, {}, {})) == 1.0
 
 
+def test_ticks_of_a_sandbox_that_has_ended_stay_counted(tmp_path: Path) -> None:
+    """Nobody waits for the processes in the namespace of a sandbox: the kernel forgets their ticks."""
+    own = OwnTicks()
+
+    def total(mine: int, children: dict[int, int], waited: int = 0) -> int:
+        tree = {os.getpid(): (mine, waited, children), **{pid: (ticks, 0, {}) for pid, ticks in children.items()}}
+        for pid, (ticks, inherited, below) in tree.items():
+            (tmp_path / str(pid) / "task" / "1").mkdir(parents=True, exist_ok=True)
+            (tmp_path / str(pid) / "task" / "1" / "children").write_text(" ".join(map(str, below)))
+            words = f"S 1 1 1 0 -1 4 0 0 0 0 {ticks} 0 {inherited} 0 20 0 1 0 {pid} 0 0"
+            (tmp_path / str(pid) / "stat").write_text(f"{pid} (bwrap) {words}\n")
+        own.measure(tmp_path)
+        return own.total
+
+    assert total(10, {77: 500}) == 510
+    assert total(20, {}) == 520  # 77 has ended, forgotten
+    assert total(20, {78: 40}) == 560
+    assert total(30, {}, waited=45) == 575  # 78 has ended, waited for: 5 more than were seen
+    assert total(30, {77: 3}, waited=45) == 578  # a number that is used again
+
+
+def test_a_real_sandbox_that_has_ended_stays_counted() -> None:
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        pytest.skip("needs bubblewrap")
+    program = "import time\nwhile time.process_time() < 0.4: pass\nprint(flush=True)\ninput()"
+    namespace = [bubblewrap, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc"]
+    own = OwnTicks()
+    own.measure()
+    before = own.total
+    with subprocess.Popen(
+        [*namespace, sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as sandbox:
+        assert sandbox.stdout is not None
+        sandbox.stdout.readline()
+        own.measure()
+        sandbox.kill()
+    own.measure()
+    assert own.total - before >= 35  # hundredths of a second
+
+
 def test_a_system_that_says_nothing_leaves_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr(threads.CoreTimes, "now", lambda: None)
+    monkeypatch.setattr(threads.CoreTimes, "now", lambda _own: None)
     cores, before = FreeCores(most=2), torch.get_num_threads()
     cores.follow()
     cores.follow()

@@ -22,9 +22,9 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
-from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, train_online
+from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, train_online, trainer_and_config
 from regrade.policy_training.trainers.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
-from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, StabilitySettings
+from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, StabilitySettings, VLLMSettings
 from regrade.policy_training.trainers.sft import answer_quality, demonstrations
 from regrade.policy_training.trainers.stability import StabilityGuard
 
@@ -303,3 +303,20 @@ def test_interruption_leaves_model_and_scorer_usable(
         train(50, interrupt)
     assert undecided.model.config._attn_implementation == attention
     train(1, None)
+
+
+def test_vllm_runs_where_the_settings_say(tmp_path: Path) -> None:
+    def config_of(vllm: VLLMSettings | None) -> Any:
+        common = common_arguments(tmp_path, seed=0, budget=Budget(steps=2), learning_rate=1e-3)
+        settings = OnlineSettings(algorithm="rloo", generation="vllm", vllm=vllm)
+        return trainer_and_config(settings, 8, common)[1]
+
+    names = ("use_vllm", "vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode")
+    found = [[getattr(config_of(each), name) for name in names] for each in (
+        None, VLLMSettings(gpu_memory_utilization=0.5, enable_sleep_mode=True),
+        VLLMSettings(mode="server", server_base_url="http://10.0.0.2:8000"),
+    )]  # fmt: skip
+    assert found == [
+        [True, "colocate", None, 0.3, False], [True, "colocate", None, 0.5, True],
+        [True, "server", "http://10.0.0.2:8000", 0.3, False],
+    ]  # fmt: skip

@@ -21,9 +21,10 @@ from regrade.policy_training.trainers.settings import (
     RewardModelSettings,
     SFTSettings,
     TrainerSettings,
+    VLLMSettings,
 )
 
-REFUSED: dict[str, Callable[[], TrainerSettings]] = {
+REFUSED: dict[str, Callable[[], TrainerSettings | VLLMSettings]] = {
     "SFTSettings: learning_rate is 0.0; give a finite number above 0": lambda: SFTSettings(learning_rate=0.0),
     "SFTSettings: learning_rate is '1e-4'; give a finite number above 0": lambda: SFTSettings(learning_rate="1e-4"),  # type: ignore[arg-type]
     "SFTSettings: learning_rate is nan;": lambda: SFTSettings(learning_rate=math.nan),
@@ -38,6 +39,14 @@ REFUSED: dict[str, Callable[[], TrainerSettings]] = {
     "OnlineSettings: samples_per_prompt is 1; give a whole number of at least 2": lambda: OnlineSettings(
         algorithm="grpo", samples_per_prompt=1
     ),
+    "OnlineSettings: vllm is given, and generation is 'trl'; set it to 'vllm'": lambda: OnlineSettings(
+        algorithm="grpo", generation="trl", vllm=VLLMSettings()
+    ),
+    "VLLMSettings: mode is 'beside'; give colocate or server": lambda: VLLMSettings(mode="beside"),  # type: ignore[arg-type]
+    "VLLMSettings: server_base_url is 'localhost'; give an address that begins": lambda: VLLMSettings(
+        server_base_url="localhost"
+    ),
+    "VLLMSettings: gpu_memory_utilization is 1.2;": lambda: VLLMSettings(gpu_memory_utilization=1.2),
     "OnlineSettings: temperature is 0.0;": lambda: OnlineSettings(algorithm="rloo", temperature=0.0),
     "OnlineSettings: loss_type is 'dapa'; give dapo or grpo or dr_grpo or bnpo or cispo": lambda: OnlineSettings(
         algorithm="grpo",
