@@ -50,7 +50,8 @@ def traces_of_fixes(
     if not solved:
         return []
     expert = Demonstrator(solved, scorer, limits, SETTINGS, failed=failed, seed=seed)
-    total, traces = len(expert.wanted()), []
+    traces: list[Transcript] = []
+    total = len(expert.wanted())
     for done, made in enumerate(expert.make(), 1):
         if isinstance(made, Demonstration):
             traces += map(transcript_of, made.rows)
