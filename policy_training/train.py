@@ -340,7 +340,10 @@ def _guard(
 ) -> StabilityGuard | None:
     if plan.stability is None:
         return None
-    probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent) if plan.probe_tasks else None
+    samples = plan.stability.probe_samples
+    probe = None
+    if plan.probe_tasks:
+        probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent, samples=samples)
     guard = StabilityGuard(plan.stability, run.folder / "trainer", probe, log=log)
     return guard if tell is None else replace(guard, tell=tell)
 
