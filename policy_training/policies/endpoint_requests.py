@@ -233,9 +233,11 @@ async def _whole(response: httpx2.Response, url: str) -> bytes:
 def _read(content: bytes, url: str) -> ServerAnswer:
     try:
         completion = msgspec.json.decode(content, type=_CompletionResponse)
-        choice = completion.choices[0]
-    except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LostAttemptError(f"{url}: what it answers is no completion ({error})") from error
+    if not completion.choices:
+        raise LostAttemptError(f"{url}: what it answers is no completion (it has no choices)")
+    choice = completion.choices[0]
     tokens = (completion.usage.completion_tokens or 0) if completion.usage is not None else 0
     if choice.message is None:
         return ServerAnswer(choice.text or "", tokens)

@@ -110,7 +110,9 @@ def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tas
         "@reward\ndef odd(run: TestRun) -> Score:\n    return Score(float('nan'))\n"
     )
     given = ("--tasks", unmeasured, "--steps", "1", "--out", tmp_path / "run", "--reward", f"{rewards}:odd")
-    assert regrade("train", "grpo", *given).is_refusal("Score(nan) is outside [0, 1]: pass a number from 0 to 1")
+    outcome = regrade("train", "grpo", *given)
+    assert outcome.is_refusal("Score(nan) is outside [0, 1]: pass a number from 0 to 1")
+    assert "unchanged tests" not in outcome.err
 
 
 def test_a_source_without_tasks_is_refused(regrade, tmp_path):

@@ -100,7 +100,7 @@ def test_a_moment_of_trouble_is_waited_out(tasks: list[Task]) -> None:
     [
         ((500, {"error": "overloaded"}), "500 overloaded"),
         (None, "disconnected"),
-        ((200, {"choices": []}), "no completion"),
+        ((200, {"choices": []}), "it has no choices"),
     ],
 )
 def test_an_endpoint_that_gives_no_answer_loses_the_attempt(tasks: list[Task], answer: object, words: str) -> None:
