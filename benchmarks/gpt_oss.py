@@ -97,8 +97,10 @@ class Step:
     answer: int
     """Tokens that the policy writes after it."""
     rows: int
-    """Answers, all sampled at a time; one after the other they are learned from."""
+    """Answers, all sampled at a time."""
     rank: int = 16
+    rows_of_a_pass: int = 1
+    """Answers whose states and logits are kept for one gradient: in GRPO at least a task's, `samples_per_prompt`."""
 
 
 def memory(shape: Shape, step: Step, weight_bytes: int = 2) -> dict[str, float]:
@@ -112,10 +114,10 @@ def memory(shape: Shape, step: Step, weight_bytes: int = 2) -> dict[str, float]:
         * shape.key_heads
         * shape.head_size
         * (step.prompt + step.rows * step.answer),
-        "states kept for the gradient": weight_bytes * shape.layers * shape.hidden * row,
+        "states kept for the gradient": weight_bytes * shape.layers * shape.hidden * row * step.rows_of_a_pass,
         "attention of the layer that is run again": 4 * weight_bytes * shape.heads * row * row,
         "experts of the layer that is run again": 5 * weight_bytes * shape.used_experts * shape.hidden * row,
-        "logits of the answer": 14 * shape.vocabulary * step.answer,
+        "logits of the answer": 14 * shape.vocabulary * step.answer * step.rows_of_a_pass,
     }
 
 
@@ -142,7 +144,10 @@ def show_paper(step: Step) -> None:
         f"gpt-oss-20b on paper: {shape.parameters():,} parameters, {shape.used_parameters():,} used by a token; LoRA "
         f"of rank {step.rank} beside the attention: {shape.lora_parameters(step.rank):,}"
     )
-    print(f"one step: {step.rows} answers of {step.answer} tokens to a prompt of {step.prompt}")
+    print(
+        f"one step: {step.rows} answers of {step.answer} tokens to a prompt of {step.prompt}, {step.rows_of_a_pass} "
+        "learned from at a time"
+    )
     for name, size in parts.items():
         print(f"  {name:45} {size / GIB:7.2f} GiB")
     print(f"  {'peak: sampling or learning':45} {peak(parts) / GIB:7.2f} GiB")

@@ -64,10 +64,14 @@ def train(options: TrainingOptions) -> None:
         from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
+    from regrade.policy_training.environments.reward_check import check_teaches
 
     algorithm, out, sandbox = recipe.algorithm, options.out, options.sandbox
+    plan = TrainingPlan.of(recipe)
+    if algorithm != "sft":
+        check_teaches(plan.reward)  # before tests are run
     plan = replace(
-        TrainingPlan.of(recipe),
+        plan,
         probe_tasks=() if algorithm == "reward-model" else measured(_probe_tasks(options.probe, recipe), sandbox),
         resume=ResumePoints(options.resume_every),
         track=() if options.track is None else (options.track,),

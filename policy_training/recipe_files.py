@@ -144,7 +144,7 @@ def read_recipe(path: str | Path) -> TrainingRecipe:
 
 
 def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with the package: the phases of the main job."""
+    """The names of the recipes that come with the package: the phases of the main job, and one for gpt-oss-20b."""
     return sorted(path.name for path in SHIPPED.glob("*.toml"))
 
 

@@ -307,7 +307,10 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
-            raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
+            raise UserError(
+                f"{plan.demonstrations}: a trace has {longest} turns, and the agent {turns}: make the traces with "
+                f"`turns={turns}`, or give the agent at least {longest}"
+            )
         return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
@@ -403,7 +406,10 @@ def _guard(
 ) -> StabilityGuard | None:
     if plan.stability is None:
         return None
-    probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent) if plan.probe_tasks else None
+    samples = plan.stability.probe_samples
+    probe = None
+    if plan.probe_tasks:
+        probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent, samples=samples)
     guard = StabilityGuard(plan.stability, run.folder / "trainer", probe, log=log)
     return guard if tell is None else replace(guard, tell=tell)
 

@@ -1,11 +1,14 @@
-"""Files that survive `kill -9`: JSON lines are appended a whole line at a time, other files replaced atomically."""
+"""Files that survive `kill -9`: JSON lines are appended by whole lines, other files and folders replaced whole."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +24,80 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the content of `path` by `text`: a reader sees the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)  # on a full disk, each byte counts
+        raise _naming(error, path) from error
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A new folder to write into. At the end of the `with` block it becomes `target`, in place of an earlier one.
+
+    So `target` is complete or absent. Drafts that killed processes left are removed; nobody else may write `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}-"
+    for left in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left)
+    draft = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        yield draft
+        flush_to_disk(draft)
+        if target.exists():
+            shutil.rmtree(target)
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    flush_to_disk(target.parent)
+
+
+def flush_to_disk(folder: Path) -> None:
+    """The files of a folder, and its list of them."""
+    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """The error with the file, which errors of an open file do not name."""
+    return error if error.filename is not None else OSError(error.errno, error.strerror, str(path))
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append each row as one line of JSON by one `write`, then flush to disk.
 
     `repair` first removes the torn line of a killed process, so that no row is appended to it.
+
+    Raises:
+        OSError: a row does not fit on the disk. The rows before it are stored.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     repair(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         for row in rows:
-            os.write(descriptor, (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode())
+            _write_whole(descriptor, (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode())
         os.fsync(descriptor)
+    except OSError as error:
+        raise _naming(error, path) from error
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """One `write`. If it stores a part only, as on a disk that becomes full, the next one says why."""
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def repair(path: Path) -> None:

@@ -285,10 +285,16 @@ class Run:
     def configure(self, configuration: Mapping[str, Any]) -> None:
         """Record the configuration of a run that is begun, or goes on.
 
+        A run that failed before it did anything, such as for want of its model, may begin with another one.
+
         Raises:
             UserError: the run was begun with another one.
         """
         plain = json.loads(json.dumps(configuration))
+        if all(path == self.manifest_path for path in self.folder.iterdir()):
+            with self._lock:
+                self._write(replace(self.manifest, configuration=plain))
+            return
         stored = {key: value for key, value in self.manifest.configuration.items() if key not in RECORDED_LATER}
         changed = list(_differences("", stored, plain)) if stored else []
         if changed:

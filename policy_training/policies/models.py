@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,11 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.evaluators.storage.journal import replaced_folder
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.policies.writing_errors import os_errors, writing
 
 EMBEDDED = "smollm2-135m"
 INSTALL_TRAINING = "run pip install '.[train]' in the checkout of regrade"
@@ -54,17 +54,17 @@ class LanguageModel:
 
         Args:
             files: to write beside them: name -> text.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        with quiet_libraries():
-            self.model.save_pretrained(scratch)
-            self.tokenizer.save_pretrained(scratch)
-        for name, text in files.items():
-            (scratch / name).write_text(text, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.rename(folder)
+        kept = "the states of its training are kept"
+        with writing("the checkpoint", folder, kept), replaced_folder(folder) as draft, os_errors(draft):
+            with quiet_libraries():
+                self.model.save_pretrained(draft)
+                self.tokenizer.save_pretrained(draft)
+            for name, text in files.items():
+                (draft / name).write_text(text, encoding="utf-8")
         return folder
 
 

@@ -26,22 +26,6 @@ ROWS = 96
 reading of weights."""
 
 
-def sample(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    temperatures: Sequence[float],
-    *,
-    stop_ids: Sequence[int],
-    max_tokens: int,
-    seed: int,
-    rows: int = ROWS,
-) -> list[list[list[int]]]:
-    """All of `stream`, in the order of the prompts: token ids as [prompt][completion][token]."""
-    samples = stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows)
-    by_prompt = dict(samples)
-    return [[completion.tokens for completion in by_prompt[index]] for index in range(len(prompts))]
-
-
 def stream(
     model: Any,
     prompts: Sequence[Sequence[int]],

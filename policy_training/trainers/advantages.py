@@ -1,4 +1,4 @@
-"""The per-token formulas of PPO: advantages, whitening, the critic's loss. All tensors are (rows, tokens).
+"""The per-token formulas of PPO: advantages, their mean and scale, the critic's loss. All tensors are (rows, tokens).
 
 `mask` is 1 on the tokens that the policy generated and 0 on padding and on tokens of tools. Values on masked tokens are
 ignored, and results are 0 there.
@@ -36,6 +36,12 @@ def generalized_advantages(
         next_advantage = torch.where(own, advantage, next_advantage)
         next_value = torch.where(own, values[:, position], next_value)
     return advantages, torch.where(mask.bool(), advantages + values, 0.0)
+
+
+def center(numbers: Tensor, mask: Tensor) -> Tensor:
+    """Shift to mean 0 over the unmasked tokens; (rows, tokens)."""
+    kept = mask.bool()
+    return torch.where(kept, numbers - numbers[kept].mean(), 0.0)
 
 
 def whiten(numbers: Tensor, mask: Tensor) -> Tensor:

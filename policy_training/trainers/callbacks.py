@@ -116,6 +116,16 @@ def common_arguments(
     }
 
 
+def rate_schedule(max_steps: int) -> dict[str, Any]:
+    """Keyword arguments for TRL's configurations of online training: after a warm-up of two steps, the learning rate
+    falls linearly to 0 at the last step. Without a number of steps (-1), it stays.
+
+    Near an optimum, advantages are noise, that of single groups or of a critic. At a constant rate a policy that had
+    found the optimum may leave it again; a falling rate averages the noise out.
+    """
+    return {"lr_scheduler_type": "linear" if max_steps > 0 else "constant_with_warmup", "warmup_steps": 2}
+
+
 def freeze_bottom(model: Any, share: float = 0.0) -> None:
     """Freeze the (tied) embeddings and the bottom `share` of the layers; all other weights learn.
 

@@ -37,7 +37,14 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.policies.threads import restored_threads
-from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.callbacks import (
+    Budget,
+    StepLog,
+    StopAndLog,
+    common_arguments,
+    freeze_bottom,
+    rate_schedule,
+)
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.processes import check_alone, share_of
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
@@ -418,9 +425,7 @@ def trainer_and_config(
         "epsilon_high": settings.epsilon_high,
         "use_vllm": settings.generation == "vllm",
         **({} if settings.vllm is None else settings.vllm.arguments),
-        # A falling rate averages out the noise of single groups. It needs a number of steps.
-        "lr_scheduler_type": "linear" if common["max_steps"] > 0 else "constant_with_warmup",
-        "warmup_steps": 2,
+        **rate_schedule(common["max_steps"]),
         "remove_unused_columns": False,
     }
     is_shared = settings.generation == "shared"

@@ -7,8 +7,8 @@ states that predicts, at every token, the future reward. A step, from top to bot
 2. One forward pass gives the log-probabilities of their tokens and the critic's values (`_log_probs_then`).
 3. The reward of an attempt comes at its last token, those of an agent's steps at the last token of each action, and
    a price of the KL divergence from the initial policy at every token (`_token_rewards`).
-4. Advantages are estimated per token (`generalized_advantages`), observations are skipped, and they are whitened.
-   An advantage plus its value is the critic's target. Unscored attempts are masked.
+4. Advantages are estimated per token (`generalized_advantages`), observations are skipped, and their mean is taken
+   away. An advantage plus its value is the critic's target. Unscored attempts are masked.
 5. For some epochs on these attempts: TRL's clipped policy loss, and the critic's clipped loss from the same pass
    (`_compute_loss`). The critic has a learning rate of its own (`create_optimizer`).
 
@@ -48,12 +48,20 @@ from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
 from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.advantages import (
+    center,
     clipped_value_loss,
     explained_variance,
     generalized_advantages,
     whiten,
 )
-from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.callbacks import (
+    Budget,
+    StepLog,
+    StopAndLog,
+    common_arguments,
+    freeze_bottom,
+    rate_schedule,
+)
 from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
@@ -88,12 +96,15 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
         default=0.2, metadata={"help": "Clip range of a value within the epochs on a batch."}
     )
     value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the value head."})
+    normalize_advantages: bool = field(
+        default=False, metadata={"help": "Scale the advantages of a batch to standard deviation 1, besides mean 0?"}
+    )
 
     def __post_init__(self) -> None:
         if self.per_device_train_batch_size < 2:
             raise ValueError(
                 f"per_device_train_batch_size is {self.per_device_train_batch_size}, and PPO needs at least 2: "
-                "advantages are whitened over the batch"
+                "the mean advantage of the batch is taken away"
             )
         if self.beta != 0.0:
             raise ValueError(
@@ -174,9 +185,10 @@ class PPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: 
             penalty = (old - reference) * mask
             rewards = self._token_rewards(mask) - self.args.kl_coef * penalty
             advantages, returns = generalized_advantages(rewards, values, mask, self.args.gamma, self.args.lam)
+            normalize = whiten if self.args.normalize_advantages else center
         self._log_batch(values, returns, penalty, mask)
         return batch | {
-            "advantages": whiten(advantages, mask),
+            "advantages": normalize(advantages, mask),
             "returns": returns,
             "old_values": values * mask,
             "tool_mask": mask,
@@ -275,9 +287,9 @@ def _ppo_config(
         temperature=settings.temperature,
         kl_coef=settings.kl_coef,
         value_learning_rate=settings.value_learning_rate,
+        normalize_advantages=settings.normalize_advantages,
         scale_rewards="none",
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=2,
+        **rate_schedule(common["max_steps"]),
         remove_unused_columns=False,
     )
 

@@ -44,23 +44,34 @@ Probe = Callable[[], ProbeResult]
 
 
 def executed_probe(
-    language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, agent: AgentFormat | None = None
+    language_model: LanguageModel,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    agent: AgentFormat | None = None,
+    *,
+    samples: int = 1,
 ) -> Probe:
-    """One greedy attempt per task, executed: 1 for a clean fix, less 1 for breakage.
+    """Attempts at each task, executed: the share of clean fixes, less that of breakage.
 
     Args:
         agent: of an agent. Default: None: the policy answers once.
+        samples: attempts per task, sampled at temperature 1 with the same seed each time. Default: 1: a greedy one,
+            which shows a change only when it is the likeliest answer.
     """
+    sampling = Sampling(0.0, 1) if samples == 1 else Sampling(1.0, samples)
     policy = ModelPolicy(language_model, "probe")
     sampler = policy if agent is None else AgentPolicy(language_model, scorer, "probe", agent)
 
     def probe() -> ProbeResult:
-        attempts, _ = gather(sampler, tasks, Sampling(0.0, 1), 0, scorer, DEFAULT_TRAINING_REWARD)
+        attempts, _ = gather(sampler, tasks, sampling, 0, scorer, DEFAULT_TRAINING_REWARD)
         scored = [attempt for attempt in attempts if attempt.reward is not None]
         if not scored:
             return ProbeResult({})
+        values: dict[str, list[float]] = {}
+        for attempt in scored:
+            values.setdefault(attempt.rollout.task_id, []).append(float(attempt.verified) - float(attempt.broke))
         return ProbeResult(
-            {attempt.rollout.task_id: float(attempt.verified) - float(attempt.broke) for attempt in scored},
+            {name: fmean(each) for name, each in values.items()},
             {
                 "probe/fix_and_clean": fmean(attempt.verified for attempt in scored),
                 "probe/breakage": fmean(attempt.broke for attempt in scored),

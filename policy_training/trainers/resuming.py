@@ -7,7 +7,6 @@ what callbacks remember. On a CPU in float32 a training that goes on computes th
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import tempfile
@@ -21,6 +20,9 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from regrade.evaluators.storage.journal import flush_to_disk
+from regrade.policy_training.policies.writing_errors import os_errors, writing
 
 STATE_FILE = "resume.pt"
 """What transformers leaves out, in the folder of its checkpoint."""
@@ -74,26 +76,36 @@ class Resumable:
         """None: TRL would write one beside each state."""
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        """As inherited, but complete under its name or absent, and of the earlier ones all but the last are removed."""
+        """As inherited, but complete under its name or absent, and of the earlier ones all but the last are removed.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk; the last one is there.
+        """
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if self.args.save_total_limit is not None:
             for old in states(folder)[: -max(1, self.args.save_total_limit - 1)]:
                 shutil.rmtree(old)
-        with tempfile.TemporaryDirectory(prefix=DRAFT, dir=folder) as draft:
+        last = last_step(folder)
+        kept = f"the last one, of step {last}, is kept" if last else "there is no earlier one"
+        target = folder / f"{CHECKPOINT}{self.state.global_step}"
+        with writing("the state of the training", target, kept):
+            self._write_state(model, trial, target)
+
+    def _write_state(self: Any, model: Any, trial: Any, target: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=DRAFT, dir=target.parent) as draft, os_errors(Path(draft)):
             self._draft = draft
             try:
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
             finally:
                 self._draft = None
-            (written,) = Path(draft).glob(f"{CHECKPOINT}*")
+            written = Path(draft) / target.name
             torch.save(self._what_they_leave_out(), written / STATE_FILE)
-            _to_disk(written)
-            target = folder / written.name
+            flush_to_disk(written)
             if target.exists():
                 shutil.rmtree(target)
             written.rename(target)
-            _to_disk(folder)
+        flush_to_disk(target.parent)
 
     def _what_they_leave_out(self: Any) -> dict[str, Any]:
         return {
@@ -226,13 +238,3 @@ def _generator_state(sampler: Any) -> Any:
 def _set_generator_state(sampler: Any, state: Any) -> None:
     if state is not None:
         sampler.generator.set_state(state)
-
-
-def _to_disk(folder: Path) -> None:
-    """Flush the files of a folder, and its list of them."""
-    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

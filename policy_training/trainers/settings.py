@@ -298,6 +298,9 @@ class PPOSettings:
     """Tasks per batch; >= 1. With fewer tasks, all of them. Default: 32."""
     samples_per_prompt: int = 1
     """Attempts per task; >= 1. PPO needs no groups; more than one shares the forward pass of the prompt. Default: 1."""
+    normalize_advantages: bool = False
+    """Scale the advantages of a batch to standard deviation 1, besides shifting them to mean 0? Default: False: near an
+    optimum they are noise, which the scale makes as loud as a signal."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     prompts_per_pass: int | None = None
@@ -313,6 +316,7 @@ class PPOSettings:
             epochs=_COUNT,
             prompts_per_step=_COUNT,
             samples_per_prompt=_COUNT,
+            normalize_advantages=_FLAG,
             temperature=_POSITIVE,
             prompts_per_pass=_OPTIONAL_COUNT,
         )
@@ -392,8 +396,11 @@ class StabilitySettings:
     checkpoint_every: int = 10
     """Without a held-out probe: steps between the copies of healthy weights to return to; >= 1. Default: 10."""
     probe_every: int = 20
-    """Steps between held-out probes; >= 1. Default: 20: a probe of 32 tasks then costs a fortieth of the attempts of a
-    training with 64 per step."""
+    """Steps between held-out probes; >= 1. Default: 20: a probe of 32 tasks, 4 attempts each, then costs a tenth of the
+    attempts of a training with 64 per step."""
+    probe_samples: int = 4
+    """Attempts per task of a held-out probe, sampled at temperature 1; >= 1. 1: a greedy one. Default: 4: a greedy
+    attempt shows a loss only when the likeliest answer has changed."""
     probe_drop: float = 0.1
     """Alarm if a probe is lower than the best one by more than this, and by more than two standard errors of the paired
     difference; >= 0. The score of a probe is the share of clean fixes less the share of breakage. Default: 0.1."""
@@ -438,6 +445,7 @@ class StabilitySettings:
             kl_factor=_FACTOR,
             checkpoint_every=_COUNT,
             probe_every=_COUNT,
+            probe_samples=_COUNT,
             probe_drop=_NOT_NEGATIVE,
             gradient_factor=_OPTIONAL_FACTOR,
             loss_factor=_OPTIONAL_FACTOR,

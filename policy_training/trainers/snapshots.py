@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regrade.evaluators.storage.journal import write_atomically
+from regrade.evaluators.storage.journal import replaced_folder
 from regrade.evaluators.storage.json_numbers import finite_values
+from regrade.policy_training.policies.writing_errors import os_errors, writing
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,22 @@ def learned_weights(optimizer: Any) -> list[Tensor]:
 
 def write_alarm(folder: Path, record: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], model: Any) -> Path:
     """Write what was seen (`alarm.json`: the alarm, and the numbers of the steps before) and the weights that learn
-    (`weights.pt`), as they were. Returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (`weights.pt`), as they were: both or nothing. Returns the folder.
+
+    Raises:
+        UserError: they cannot be written, as on a full disk.
+    """
     text = json.dumps({**finite_values(record), "steps": [finite_values(step) for step in steps]}, indent=1)
-    write_atomically(folder / "alarm.json", text + "\n")
     learned = {name: weight.detach().cpu() for name, weight in model.named_parameters() if weight.requires_grad}
-    torch.save(learned, folder / "weights.pt")
+    kept = "the states of its training are kept"
+    with writing("the record of an alarm", folder, kept), replaced_folder(folder) as draft, os_errors(draft):
+        (draft / "alarm.json").write_text(text + "\n", encoding="utf-8")
+        torch.save(learned, draft / "weights.pt")
     return folder
+
+
+def remove_alarms(folder: Path, known: Collection[int]) -> None:
+    """Of the records of alarms in a folder those of other steps, and half-written ones: a killed training left them."""
+    for path in (*folder.glob("step-*"), *folder.glob(".step-*")):
+        if path.name.removeprefix("step-") not in map(str, known):
+            shutil.rmtree(path)

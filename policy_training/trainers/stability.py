@@ -27,7 +27,7 @@ from regrade.policy_training.trainers.drift import kl_from
 from regrade.policy_training.trainers.probes import Probe, ProbeResult
 from regrade.policy_training.trainers.processes import from_main, is_main, mean_of_all
 from regrade.policy_training.trainers.settings import StabilitySettings
-from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, write_alarm
+from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, remove_alarms, write_alarm
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
 
     settings: StabilitySettings
     folder: Path
-    """For the records of alarms: `alarms/step-NUMBER/`."""
+    """For the records of alarms: `alarms/step-NUMBER/`. Of this training alone: others there are removed."""
     probe: Probe | None = None
     """The held-out probe. Default: None: the last weights are kept, if nothing went wrong."""
     tell: Callable[[str], None] = logger.warning
@@ -104,6 +104,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             "next_kl": self._next_kl,
             "kl_coef": getattr(self.trainer.args, "kl_coef", None),
             "verdict": self.verdict,
+            "steps": list(self.steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,6 +116,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         self.probes = [(step, ProbeResult(values, numbers)) for step, values, numbers in state["probes"]]
         self.rollbacks, self._returned_to, self._next_kl = state["rollbacks"], state["returned_to"], state["next_kl"]
         self.verdict = state["verdict"]
+        self.steps.extend(state["steps"])
         if state["kl_coef"] is not None:
             self.trainer.args.kl_coef = state["kl_coef"]
 
@@ -122,6 +124,8 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args, control
+        if is_main():
+            remove_alarms(self.folder / "alarms", [step for step, _ in self.alarms])
         if self._goes_on:
             device = learned_weights(self.trainer.optimizer)[0].device
             self.start, self.best = self.start.on(device), self.best.on(device)
@@ -180,8 +184,9 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
                 self.log(state.global_step, 0.0, self._take_log())
         if self.best.step != state.global_step:
             self.best.restore(self.trainer.optimizer)
-            best = self._score_of(self.best.step)
-            self.tell(f"stability: the weights of step {self.best.step} are kept, the best by the probe ({best:.3g})")
+            best = self._result_of(self.best.step)
+            score = math.nan if best is None else best.score
+            self.tell(f"stability: the weights of step {self.best.step} are kept, the best by the probe ({score:.3g})")
 
     def check(self) -> None:
         """After the training. Raises UnstableTrainingError if it was given up."""
@@ -226,7 +231,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         self._to_log |= {"probe/score": result.score, **result.numbers}
         if math.isnan(result.score):
             return None
-        best = next((found for at, found in reversed(self.probes) if at == self.best.step), result)
+        best = self._result_of(self.best.step) or result
         drop, error = result.drop_from(best)
         if drop <= 0:
             self.best = LearnedState.of(self.trainer.optimizer, step)
@@ -249,8 +254,15 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         model.train()
         return result
 
-    def _score_of(self, step: int) -> float:
-        return next((result.score for at, result in reversed(self.probes) if at == step), math.nan)
+    def _result_of(self, step: int) -> ProbeResult | None:
+        return next((result for at, result in reversed(self.probes) if at == step), None)
+
+    def _doubt_the_best(self) -> None:
+        """After a fall of the probe: weights on the way to it that the probe could not tell from the first ones may
+        have begun to fall, since it sees their likeliest answers alone. The first ones are then the best."""
+        best, start = self._result_of(self.best.step), self._result_of(self.start.step)
+        if best is not None and start is not None and best.drop_from(start)[0] >= 0:
+            self.best = self.start
 
     # ------------------------------------------------------------ what follows
 
@@ -259,6 +271,8 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             alarm.reaction == "roll back" and self.rollbacks >= self.settings.max_rollbacks
         )
         self.alarms.append((step, alarm))
+        if alarm.kind == "probe":
+            self._doubt_the_best()
         self._to_log |= {f"alarm/{alarm.kind}": alarm.value, "alarms": float(len(self.alarms))}
         where = self.folder / "alarms" / f"step-{step}"
         if is_main():

@@ -99,6 +99,20 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
     assert not run.exists()
 
 
+def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tasks, tmp_path):
+    unmeasured, rewards = tmp_path / "unmeasured.jsonl", tmp_path / "constant.py"
+    found = [json.loads(line) for line in tasks.read_text().splitlines()]
+    for task in found:
+        del task["pass_to_pass"]
+    unmeasured.write_text("".join(json.dumps(task) + "\n" for task in found))
+    rewards.write_text(
+        "from regrade.rewards import Score, TestRun, reward\n\n\n"
+        "@reward\ndef odd(run: TestRun) -> Score:\n    return Score(float('nan'))\n"
+    )
+    given = ("--tasks", unmeasured, "--steps", "1", "--out", tmp_path / "run", "--reward", f"{rewards}:odd")
+    assert regrade("train", "grpo", *given).is_refusal("Score(nan) is outside [0, 1]: pass a number from 0 to 1")
+
+
 def test_a_source_without_tasks_is_refused(regrade, tmp_path):
     (tmp_path / "none.jsonl").write_text("")
     outcome = regrade("train", "grpo", "--tasks", tmp_path / "none.jsonl", "--steps", "1", "--out", tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from regrade.policy_training.train import TrainingPlan
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, OnlineSettings, PPOSettings, SFTSettings
 
+ROOT = Path(__file__).resolve().parents[2]
 WHOLE = """\
 algorithm = "ppo"
 model = "start"
@@ -136,9 +138,35 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         base_recipe("grop")
 
 
+DEMO = [f"demo-{name}.toml" for name in ("agent-sft", "expert-iteration", "grpo", "sft")]
+
+
+def test_every_shipped_recipe_is_a_plan() -> None:
+    assert shipped_recipes() == [*DEMO, "gpt-oss-20b.toml"]
+    for name in shipped_recipes():
+        assert TrainingPlan.of(read_recipe(name)).budget.steps
+
+
+def test_gpt_oss_20b_fits_on_its_gpu_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of docs/gpt-oss.md: of 80 GB as shipped, and of 141 GB with twice the tokens."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    paper = importlib.import_module("gpt_oss")
+    recipe = read_recipe("gpt-oss-20b.toml")
+    settings, agent = recipe.settings, recipe.agent
+    assert isinstance(settings, OnlineSettings)
+    assert agent is not None
+    assert (recipe.lora_rank, settings.prompts_per_pass) == (16, 1)
+    rows = settings.samples_per_prompt
+    page = (ROOT / "docs" / "gpt-oss.md").read_text()
+    for tokens, gigabytes in ((agent.max_tokens, 80), (2 * agent.max_tokens, 141)):
+        step = paper.Step(prompt=2048, answer=tokens, rows=rows, rank=recipe.lora_rank, rows_of_a_pass=rows)
+        need = paper.peak(paper.memory(paper.Shape(), step))
+        assert need < 0.97 * gigabytes * 1e9
+        assert f"| {need / 2**30:.1f} of {gigabytes * 1e9 / 2**30:.{int(gigabytes == 80)}f} ({gigabytes} GB) |" in page
+
+
 def test_the_phases_of_the_demo_and_the_study_are_shipped_recipes() -> None:
-    assert shipped_recipes() == [f"demo-{name}.toml" for name in ("agent-sft", "expert-iteration", "grpo", "sft")]
-    recipes = {name: read_recipe(name) for name in shipped_recipes()}
+    recipes = {name: read_recipe(name) for name in DEMO}
     for full in (demo.FULL, study.FULL):
         assert full.sft == recipes["demo-sft.toml"].settings
         assert full.sft_steps == recipes["demo-sft.toml"].steps

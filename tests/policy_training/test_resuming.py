@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState
 
 from regrade.datasets.errors import UserError
@@ -34,6 +35,7 @@ from regrade.policy_training.trainers.settings import (
     OnlineSettings,
     PPOSettings,
     SFTSettings,
+    StabilitySettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations
 
@@ -117,6 +119,56 @@ def test_a_killed_training_goes_on_with_the_same_curve(
     assert not list((killed / "trainer").glob("checkpoint-*"))
     if name != "sft":
         assert (killed / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+
+
+ALARMING: dict[str, Any] = {
+    "sft": SFTSettings(batch_size=2, learning_rate=0.3),
+    "ppo": PPOSettings(learning_rate=0.25, samples_per_prompt=4, epochs=2),
+}
+"""Rates that are far too high: each guard rolls back twice, and then gives up."""
+DEATHS_OF_A_GUARD = (
+    ("regrade.evaluators.storage.journal", "flush_to_disk", 1, True),  # the first alarm's record is not yet in place
+    ("regrade.policy_training.trainers.snapshots:LearnedState", "restore", 1, False),  # half of a rollback
+    ("regrade.evaluators.storage.run:Run", "log", 2, False),  # in a step
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALARMING)
+def test_a_killed_training_has_the_alarms_and_the_best_weights_of_one_never_killed(
+    undecided_folder: Path, train_in_child: Train, tasks: list[Task], tmp_path: Path, name: str
+) -> None:
+    """Its record of an alarm is whole or absent, and none stays of a step that was taken again."""
+    guarded = StabilitySettings(patience=1, max_rollbacks=2, probe_every=2, kl_every=1)
+    plan = {
+        "settings": ALARMING[name], "model": str(undecided_folder), "budget": Budget(steps=14), "stability": guarded,
+        "probe_tasks": [replace(task, id=f"held out {task.id}") for task in tasks],
+    }  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_in_child(plan, whole) == 1, "it is given up"
+    plan["resume"] = ResumePoints(every=2)
+    stale = killed / "trainer" / "alarms" / "step-99"
+    for number, death in enumerate(DEATHS_OF_A_GUARD):
+        assert train_in_child(plan, killed, death) == -signal.SIGKILL, death
+        left = [path.name for path in stale.parent.glob("*")]
+        assert any(each.startswith(".step-") for each in left) == (number == 0), left
+        stale.mkdir()
+    assert train_in_child(plan, killed) == 1
+    assert rows(killed) == rows(whole)
+    assert alarms(killed) == alarms(whole)
+    assert len(alarms(whole)) == 3
+    for path in whole.rglob("*.safetensors"):
+        assert (killed / path.relative_to(whole)).read_bytes() == path.read_bytes(), path
+
+
+def alarms(run: Path) -> dict[str, Any]:
+    """The records of all alarms, with the weights of each; nothing else lies there."""
+    found = {}
+    for folder in (run / "trainer" / "alarms").iterdir():
+        record = json.loads((folder / "alarm.json").read_text())
+        weights = {name: weight.tolist() for name, weight in torch.load(folder / "weights.pt").items()}
+        found[folder.name] = record | {"steps": without_times(record["steps"]), "weights": weights}
+    return found
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.policy_training.trainers.advantages import (
+    center,
     clipped_value_loss,
     explained_variance,
     generalized_advantages,
@@ -62,6 +63,12 @@ def test_whitening_leaves_masked_tokens_out() -> None:
     kept = whitened[:, :2]
     assert float(kept.mean()) == pytest.approx(0, abs=1e-6)
     assert float(kept.std(correction=0)) == pytest.approx(1, abs=1e-6)
+
+
+def test_centering_keeps_the_scale() -> None:
+    numbers, mask = torch.tensor([[1.0, 3.0, 99.0], [5.0, 7.0, -99.0]]), torch.tensor([[1, 1, 0], [1, 1, 0]])
+    assert center(numbers, mask).tolist() == [[-3.0, -1.0, 0.0], [1.0, 3.0, 0.0]]
+    assert center(numbers, torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
 
 
 def test_whitening_nothing_or_equal_numbers_gives_zeros() -> None:

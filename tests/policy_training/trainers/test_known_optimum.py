@@ -16,15 +16,28 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
+from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout
+from regrade.policy_training.environments.attempts import Attempt, WallSeconds
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.trainers import expert_iteration
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
+from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import trainer_and_config
 from regrade.policy_training.trainers.ppo import PPOTrainer, _ppo_config
-from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, SFTSettings
+from regrade.policy_training.trainers.settings import (
+    ExpertIterationSettings,
+    OnlineSettings,
+    PPOSettings,
+    SFTSettings,
+)
 from regrade.policy_training.trainers.sft import train_sft
+from regrade.rewards.evidence import TestOutcome as Outcome
+from regrade.rewards.evidence import TestRun as RunOfTests
+from regrade.rewards.evidence import TestStatus as Status
 
 WORDS = ("<pad>", "<end>", "p", "q", "a", "b")
 END = 1
@@ -47,6 +60,11 @@ def reward(prompt: str, answer: Answer) -> float:
 
 @pytest.fixture
 def language_model() -> LanguageModel:
+    return two_token_model()
+
+
+def two_token_model() -> LanguageModel:
+    """Of one layer, with random weights, the same each time."""
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     bare = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -84,8 +102,10 @@ def pays(prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **_: A
     return [reward(prompt, tuple(ids)) for prompt, ids in zip(prompts, completion_ids, strict=True)]
 
 
-def train(language_model: LanguageModel, settings: OnlineSettings | PPOSettings, steps: int, out: Path) -> list[Any]:
-    common = common_arguments(out, seed=0, budget=Budget(steps), learning_rate=settings.learning_rate)
+def train(
+    language_model: LanguageModel, settings: OnlineSettings | PPOSettings, steps: int, out: Path, seed: int = 0
+) -> list[Any]:
+    common = common_arguments(out, seed=seed, budget=Budget(steps), learning_rate=settings.learning_rate)
     kind: Any
     if isinstance(settings, PPOSettings):
         kind, config = PPOTrainer, _ppo_config(settings, len(PROMPTS) * settings.samples_per_prompt, common)
@@ -98,6 +118,7 @@ def train(language_model: LanguageModel, settings: OnlineSettings | PPOSettings,
         model=language_model.model, reward_funcs=pays, args=config, train_dataset=Dataset.from_list(rows),
         processing_class=language_model.tokenizer,
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     language_model.model.eval()
     history: list[Any] = trainer.state.log_history
@@ -143,16 +164,31 @@ def regularized(model: Any, reference: Mapping[str, torch.Tensor]) -> float:
     return sum(values) / len(values)
 
 
-def test_rloo_with_a_price_of_kl_reaches_the_optimum_of_both(language_model: LanguageModel, tmp_path: Path) -> None:
+def best_regularized(reference: Mapping[str, torch.Tensor]) -> float:
     """The best policy is known in closed form: proportional to the reference times exp(reward / BETA)."""
-    reference = {prompt: log_probs(language_model.model, prompt) for prompt in PROMPTS}
-    weights = {
-        prompt: [float(log) + reward(prompt, each) / BETA for log, each in zip(logs, ANSWERS, strict=True)]
+    weights = [
+        [float(log) + reward(prompt, each) / BETA for log, each in zip(logs, ANSWERS, strict=True)]
         for prompt, logs in reference.items()
-    }
-    best = sum(BETA * math.log(sum(map(math.exp, each))) for each in weights.values()) / len(PROMPTS)
-    before = regularized(language_model.model, reference)
-    train(language_model, OnlineSettings(algorithm="rloo", beta=BETA, **COMMON), 120, tmp_path)
+    ]
+    return sum(BETA * math.log(sum(map(math.exp, each))) for each in weights) / len(PROMPTS)
+
+
+PRICED: Mapping[str, OnlineSettings | PPOSettings] = {
+    "RLOO": OnlineSettings(algorithm="rloo", beta=BETA, **COMMON),
+    "PPO": PPOSettings(
+        learning_rate=1e-2, value_learning_rate=2e-2, kl_coef=BETA, epochs=2, prompts_per_step=2, samples_per_prompt=32
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRICED)
+def test_with_a_price_of_kl_it_reaches_the_optimum_of_both(
+    language_model: LanguageModel, tmp_path: Path, name: str
+) -> None:
+    """And stays there: at a constant rate, PPO finds it in 60 steps and has left it after 120."""
+    reference = {prompt: log_probs(language_model.model, prompt) for prompt in PROMPTS}
+    best, before = best_regularized(reference), regularized(language_model.model, reference)
+    train(language_model, PRICED[name], 120, tmp_path)
     after = regularized(language_model.model, reference)
     assert before < 0.1 < 0.97 * best < after <= best
 
@@ -161,6 +197,69 @@ def test_ppo_without_a_price_reaches_the_greatest_reward(language_model: Languag
     settings = PPOSettings(learning_rate=1e-2, value_learning_rate=2e-2, kl_coef=0.0, epochs=2, samples_per_prompt=32)
     train(language_model, settings, 120, tmp_path)
     assert expected_reward(language_model.model) > 0.95 * OPTIMUM
+
+
+VERIFIED: Mapping[str, tuple[Answer, ...]] = {"p": ((4, END), (3, END)), "q": ((5, END),)}
+"""Prompt -> the answers that pass; each has a likelihood of 1 in 36 at first."""
+
+
+def test_expert_iteration_reaches_the_greatest_share_of_passing_answers(
+    language_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And answers as often as each passing answer was learned: there the likelihood of its lessons is the greatest."""
+
+    def passing() -> dict[str, list[float]]:
+        likelihoods = {prompt: log_probs(language_model.model, prompt).exp().tolist() for prompt in PROMPTS}
+        return {
+            prompt: [likelihoods[prompt][ANSWERS.index(each)] for each in answers]
+            for prompt, answers in VERIFIED.items()
+        }
+
+    def sampled(*_: Any) -> tuple[list[Attempt], WallSeconds]:
+        """64 attempts at each prompt, from the policy's exact distribution."""
+        attempts = [
+            attempt(prompt, ANSWERS[index])
+            for prompt in PROMPTS
+            for index in torch.multinomial(log_probs(language_model.model, prompt).exp(), 64, True).tolist()
+        ]
+        return attempts, WallSeconds(0.0, 0.0)
+
+    monkeypatch.setattr(expert_iteration, "gather", sampled)
+    loop = ExpertIteration([], ExpertIterationSettings(sft=SFTSettings(learning_rate=1e-2, batch_size=8)))
+    torch.manual_seed(0)
+    assert all(sum(each) < 0.1 for each in passing().values())
+    nothing: Any = None
+    for number in range(2):
+        loop.round(language_model, [], nothing, out=tmp_path / str(number), budget=Budget(60), seed=number)
+    lessons = {
+        prompt: [loop.verified.count(Transcript.of_answer(prompt, words(each))) for each in answers]
+        for prompt, answers in VERIFIED.items()
+    }
+    assert all(map(all, lessons.values())), "each was found"
+    for prompt, shares in passing().items():
+        assert sum(shares) > 0.95
+        expected = [count / sum(lessons[prompt]) for count in lessons[prompt]]
+        assert shares == pytest.approx(expected, abs=0.04)
+
+
+def words(answer: Answer) -> str:
+    return " ".join(WORDS[token] for token in answer if token != END)
+
+
+def attempt(prompt: str, answer: Answer) -> Attempt:
+    status = Status.PASSED if answer in VERIFIED[prompt] else Status.FAILED
+    run = RunOfTests(outcomes={"target": Outcome(status)}, fail_to_pass=("target",), pass_to_pass=())
+    rollout = Rollout(
+        task_id=prompt,
+        policy="p",
+        temperature=1.0,
+        sample=0,
+        seed=0,
+        patch=Patch("x"),
+        prompt=prompt,
+        completion=words(answer),
+    )
+    return Attempt(rollout, run, 1.0)
 
 
 def test_sft_learns_the_frequencies_of_the_answers(language_model: LanguageModel, tmp_path: Path) -> None:

@@ -110,6 +110,25 @@ def test_a_guard_goes_on_with_what_it_knew(language_model: LanguageModel, tmp_pa
     assert all(torch.equal(weight, kept[name]) for name, weight in weights_of(language_model).items())
 
 
+@pytest.mark.parametrize(("at_step_2", "returned_to"), [(0.5, 0), (0.75, 2)])
+def test_after_a_fall_of_the_probe_only_weights_that_it_found_better_are_trusted(
+    language_model: LanguageModel, tmp_path: Path, at_step_2: float, returned_to: int
+) -> None:
+    """Those of step 2 lie on the way to the fall. Equal to the first ones, they may have begun to fall unseen."""
+    lessons = [Transcript.of_answer(f"Write {k}:\n", f"9 {k}") for k in range(8)]
+    results = iter([ProbeResult(dict.fromkeys("abcd", value)) for value in (0.5, at_step_2, 0.0)])
+    settings = StabilitySettings(probe_every=2, max_rollbacks=0)
+    guard = StabilityGuard(settings, tmp_path, lambda: next(results), tell=lambda _line: None)
+    before = weights_of(language_model)
+    with pytest.raises(UnstableTrainingError, match=f"The weights are those of step {returned_to}"):
+        train_sft(
+            language_model, lessons, SFTSettings(learning_rate=1e-2), out=tmp_path, budget=Budget(steps=8), seed=0,
+            guard=guard,
+        )  # fmt: skip
+    same = all(torch.equal(weight, before[name]) for name, weight in weights_of(language_model).items())
+    assert same == (returned_to == 0)
+
+
 @pytest.mark.slow
 def test_a_rate_that_is_too_high_rolls_back(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
@@ -287,6 +306,18 @@ def test_levels_that_take_longer() -> None:
     judge = StepJudge(StabilitySettings())
     numbers = [{"truncated": 0.1}] * 3 + [{"truncated": 0.8}] * 3
     assert [alarm and alarm.kind for alarm in map(judge.judge, numbers)] == [None] * 5 + ["truncation"]
+
+
+@pytest.mark.slow
+def test_a_sampled_probe_counts_every_attempt(undecided: LanguageModel, tasks: list[Task], scorer: Scorer) -> None:
+    """Of a policy that is right about one time in six, and the same attempts for the same weights."""
+    probe = executed_probe(undecided, tasks, scorer, samples=12)
+    result = probe()
+    assert result.values.keys() == {task.id for task in tasks}
+    assert 0 < result.numbers["probe/fix_and_clean"] < 1
+    shares = result.numbers["probe/fix_and_clean"] - result.numbers["probe/breakage"]
+    assert result.score == pytest.approx(shares)
+    assert probe() == result
 
 
 def test_a_probe_falls_beyond_its_error() -> None:
