@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from regrade.cli import options
-from regrade.cli.agent_display import TrajectoryDisplay, show_verdict
+from regrade.cli.agent_display import MOST_TESTS, AgentVerdict, TrajectoryDisplay, show_verdict
 from regrade.cli.console import one_line, print_json, progress, stderr, stdout, stdout_to_stderr
 from regrade.cli.extras import training_libraries
 from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import listed
 
 if TYPE_CHECKING:
     from regrade.datasets.episodes import Episode, Step
@@ -30,7 +32,9 @@ Message = dict[str, Any]
 TRIES = 6
 """Requests for one answer of an endpoint, at most."""
 BROKE = 1
-"""Exit code if the agent's change breaks a test."""
+"""Exit code if the agent's change breaks a test, stops the tests or tampers with them."""
+STORING_PAUSE = 20
+"""Between two times that the work so far is stored, at least this times as long as one takes."""
 ENDPOINT = "endpoint:"
 Instruction = Annotated[str, typer.Argument(metavar="INSTRUCTION", help="What to do, in words; - for standard input.")]
 ModelName = Annotated[
@@ -63,7 +67,14 @@ AgentFolder = Annotated[
         help="Folder for the patch, the trajectory and the chat. Default: a new one in the cache.",
     ),
 ]
-Apply = Annotated[bool, typer.Option("--apply", help="Apply the change to the repository, if it breaks no test.")]
+Apply = Annotated[
+    bool,
+    typer.Option(
+        "--apply",
+        help="Apply the change to the repository, if it breaks no test; without its changes of tests and of their "
+        "configuration, which the verdict leaves out.",
+    ),
+]
 
 
 def agent(
@@ -96,9 +107,9 @@ def agent(
 
     The agent reads, searches and edits a copy in memory, and runs the repository's tests in a sandbox; it has no shell.
     Prints each step, and at the end the change and the verdict of the whole test suite. The repository itself changes
-    only with --apply.
+    only with --apply, by what the verdict judged: changes of tests and of their configuration are left out.
 
-    Exits with 1 if the change breaks a test that passed before.
+    Exits with 1 if the change breaks a test that passed before, stops the tests, or tampers with them.
     """
     from regrade.policy_training.environments.agent_tools import EpisodeLimits
 
@@ -121,11 +132,12 @@ def agent(
         folder = out or _new_folder(task)
         with Scorer(sandbox=sandbox, workers=workers) as scorer:
             display.begin(task, model, endpoint)
-            with _kept(folder):
-                episode = _run(Work(task, scorer, limits, display), run, folder)
+            work = Work(task, scorer, limits, display, folder)
+            with _kept(work):
+                episode = _run(work, run)
                 display.end(episode)
                 evidence = _verdict(task, episode.patch, scorer)
-    _conclude(task, episode, evidence, folder, apply=apply, json=json)
+    _conclude(work, episode, evidence, apply=apply, json=json)
 
 
 @dataclass
@@ -136,9 +148,38 @@ class Work:
     scorer: Scorer
     limits: EpisodeLimits
     display: TrajectoryDisplay
+    folder: Path
     session: RunningEpisode | None = None
     """None: it has not begun."""
     chat: list[Message] = field(default_factory=list)
+    is_stored: bool = False
+    _is_warned: bool = False
+    _next: float = 0.0
+    """When the next step is stored, at the earliest."""
+
+    def step(self, step: Step) -> None:
+        """Show a step, and store all so far: a killed command has lost at most a small share of its time."""
+        self.display.step(step)
+        if time.monotonic() >= self._next:
+            began = time.monotonic()
+            self.try_to_store()
+            self._next = time.monotonic() + STORING_PAUSE * (time.monotonic() - began)
+
+    def try_to_store(self) -> None:
+        """Store the episode so far; a full disk stops no agent, since there may be room when it ends."""
+        try:
+            self.store()
+        except OSError as error:
+            if not self._is_warned:
+                why = error.strerror
+                _note(f"the work so far cannot be stored in {self.folder} ({why}); it is tried again: free space")
+            self._is_warned = True
+
+    def store(self) -> None:
+        """Raises OSError."""
+        if self.session is not None:
+            _store(self.folder, self.session.episode(), self.chat)
+            self.is_stored = True
 
 
 EpisodeDriver = Callable[[Work], None]
@@ -186,7 +227,7 @@ def _driver(
         def watch(step: Step) -> None:
             assert dialogue.episode is not None
             work.session = dialogue.episode.environment.session
-            work.display.step(step)
+            work.step(step)
 
         dialogue = watched_dialogue(language_model, work.task, work.scorer, work.limits, watch, temperature)
         run_watched(dialogue, seed)
@@ -211,12 +252,12 @@ def _chat(complete: Callable[[Sequence[Message], list[dict[str, Any]]], Any]) ->
             work.display.answer(answer.message, answer.tokens, time.monotonic() - began)
             return answer
 
-        _, work.chat = run_chat_episode(environment, work.task.id, asked, work.display.step)
+        _, work.chat = run_chat_episode(environment, work.task.id, asked, work.step)
 
     return run
 
 
-def _run(work: Work, run: EpisodeDriver, folder: Path) -> Episode:
+def _run(work: Work, run: EpisodeDriver) -> Episode:
     """The episode. It is stored however it ends, also if the model's server dies or the user stops it."""
     from regrade.policy_training.policies.endpoint_requests import LostAttemptError
 
@@ -225,40 +266,44 @@ def _run(work: Work, run: EpisodeDriver, folder: Path) -> Episode:
     except LostAttemptError as error:
         raise UserError(f"the endpoint gave no answer: {one_line(error)}") from error
     finally:
-        if work.session is not None:
-            _store(folder, work.session.episode(), work.chat)
+        work.try_to_store()
     assert work.session is not None
     return work.session.episode()
 
 
-def _conclude(
-    task: Task, episode: Episode, evidence: EvidenceSet | None, folder: Path, *, apply: bool, json: bool
-) -> None:
+def _conclude(work: Work, episode: Episode, evidence: EvidenceSet | None, *, apply: bool, json: bool) -> None:
     """Print the verdict, apply the change if it is wanted and harmless, and exit as the command says."""
-    console = stderr() if json else stdout()
-    result = show_verdict(console, task, episode, evidence)
-    applied = apply and _apply(task, episode.patch, result.is_harmless, folder)
-    console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
-    if applied:
-        console.print(f"applied to {task.base.root}", markup=False, soft_wrap=True)
-    if json:
-        print_json({**result.to_json(), "folder": str(folder), "applied": applied})
+    console, folder, root = stderr() if json else stdout(), work.folder, work.task.base.root
+    result = show_verdict(console, work.task, episode, evidence)
+    applied = _apply(work.task, episode.patch, result, folder) if apply else []
+    try:
+        work.store()
+        console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
+    except OSError:
+        if not json:
+            print(episode.patch.text, end="")
+        raise
+    finally:
+        if applied:
+            console.print(f"applied to {root}: {listed(applied, MOST_TESTS)}", markup=False, soft_wrap=True)
+        if json:
+            print_json({**result.to_json(), "folder": str(folder), "applied": bool(applied)})
     if result.cause:
         raise UserError(
             f"the change could not be judged, for a reason outside of it: {result.cause}; it is in {folder}"
         )
-    if result.broken:
+    if result.run is not None and not result.is_harmless:
         raise typer.Exit(BROKE)
 
 
 @contextmanager
-def _kept(folder: Path) -> Iterator[None]:
+def _kept(work: Work) -> Iterator[None]:
     """Says where the work so far is if something stops it."""
     try:
         yield
     except BaseException:
-        if (folder / "change.diff").exists():
-            _note(f"what the agent did so far is in {folder}")
+        if work.is_stored and work.session is not None and work.session.steps:
+            _note(f"what the agent did so far is in {work.folder}")
         raise
 
 
@@ -278,10 +323,11 @@ def _store(folder: Path, episode: Episode, chat: Sequence[Message]) -> None:
 
 
 def _new_folder(task: Task) -> Path:
+    """A folder that no other command uses."""
     from regrade.datasets.caches import default_cache
 
     moment = time.strftime("%Y%m%d-%H%M%S")
-    return default_cache() / "agents" / f"{task.base.root.name}-{moment}"
+    return default_cache() / "agents" / f"{task.base.root.name}-{moment}-{os.getpid()}"
 
 
 def _verdict(task: Task, patch: Patch, scorer: Scorer) -> EvidenceSet | None:
@@ -296,22 +342,29 @@ def _verdict(task: Task, patch: Patch, scorer: Scorer) -> EvidenceSet | None:
     return as_failure(task, evidence)
 
 
-def _apply(task: Task, patch: Patch, is_harmless: bool, folder: Path) -> bool:
-    """Write the changed files into the repository.
+def _apply(task: Task, patch: Patch, result: AgentVerdict, folder: Path) -> list[str]:
+    """Write the changed files that the verdict judged into the repository; returns their paths.
 
     Raises:
         UserError: a file was changed meanwhile.
     """
     from regrade.datasets.applying import changed_files
 
+    diff = folder / "change.diff"
     if patch.is_empty:
-        return False
-    if not is_harmless:
-        _note(f"not applied, as it breaks tests: `git apply {folder / 'change.diff'}` applies it anyway")
-        return False
-    files: Mapping[str, str | None] = changed_files(task.base, patch)
-    write_changes(task, files, folder / "change.diff")
-    return True
+        return []
+    if not result.is_harmless:
+        why = "breaks tests" if result.broken else f"has the verdict `{result.verdict}`"
+        _note(f"not applied, as it {why}: `git apply {diff}` applies it anyway")
+        return []
+    files = changed_files(task.base, patch)
+    judged = {path: text for path, text in files.items() if path not in result.not_judged}
+    if len(judged) < len(files):
+        _note(
+            f"not applied, as the verdict does not judge it: {listed(result.not_judged, MOST_TESTS)}; it is in {diff}"
+        )
+    write_changes(task, judged, diff)
+    return sorted(judged)
 
 
 def write_changes(task: Task, files: Mapping[str, str | None], diff: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from regrade.datasets.plurals import counted
+from regrade.datasets.plurals import counted, listed
 from regrade.datasets.visible_text import visible
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class AgentVerdict:
     """None: nothing was changed, or it could not be measured."""
     cause: str = ""
     """Why it could not be measured; empty: it was."""
+    not_judged: tuple[str, ...] = ()
+    """Changed files of tests and configuration: the verdict is that of their original state."""
 
     @property
     def broken(self) -> Sequence[str]:
@@ -101,10 +103,12 @@ class AgentVerdict:
 
     @property
     def is_harmless(self) -> bool:
-        """Was it measured to break nothing?"""
+        """Was it measured to break nothing, by tests that it does not tamper with?"""
+        from regrade.reports.patch_table import TAMPERS
         from regrade.rewards.evidence import End
 
-        return self.run is not None and self.run.end is End.COMPLETED and not self.run.broken
+        is_clean = self.run is not None and self.run.end is End.COMPLETED and not self.run.broken
+        return is_clean and self.verdict != TAMPERS
 
     def to_json(self) -> dict[str, Any]:
         """For `regrade agent --json`."""
@@ -113,6 +117,7 @@ class AgentVerdict:
             "verdict": self.verdict,
             "fixed": list(self.fixed),
             "broken": list(self.broken),
+            "not_judged": list(self.not_judged),
             "end": episode.end.value,
             "steps": len(episode.steps),
             "test_runs": episode.test_runs,
@@ -132,11 +137,20 @@ def show_verdict(console: Console, task: Task, episode: Episode, evidence: Evide
         return AgentVerdict("nothing was changed", episode, None)
     _show_diff(console, episode.patch.text)
     run = evidence.records.get(TestRun)
-    row = PatchRow("", tests.evaluate(evidence), run, integrity=evidence.records.get(Integrity))
-    result = AgentVerdict(row.verdict, episode, run, "" if run is not None else evidence.infrastructure[TestRun])
+    integrity: Integrity | None = evidence.records.get(Integrity)
+    row = PatchRow("", tests.evaluate(evidence), run, integrity=integrity)
+    result = AgentVerdict(
+        row.verdict,
+        episode,
+        run,
+        "" if run is not None else evidence.infrastructure[TestRun],
+        integrity.ignored_files if integrity is not None else (),
+    )
     _print(console, f"verdict of all tests: {row.verdict}", "bold green" if result.is_harmless else "bold red")
     if run is None:
         return result
+    if not result.is_harmless and not run.broken and row.cause:
+        _print(console, f"  {row.cause}", "red")
     before, kept = len(task.pass_to_pass), len(run.pass_to_pass) - len(run.broken)
     _print(console, f"  passed before and now: {kept} of {counted(before, 'test')}")
     failing = [*task.fail_to_pass, *task.unnamed]
@@ -147,6 +161,9 @@ def show_verdict(console: Console, task: Task, episode: Episode, evidence: Evide
             _print(console, f"  {word}: {name}", style)
         if len(names) > MOST_TESTS:
             _print(console, f"  {word}: and {len(names) - MOST_TESTS} more", style)
+    if result.not_judged:
+        listing = listed(result.not_judged, MOST_TESTS)
+        _print(console, f"  not judged, since the original tests and configuration decide: {listing}", "yellow")
     return result
 
 

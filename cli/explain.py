@@ -10,102 +10,80 @@ import typer
 
 from regrade.cli import options
 from regrade.cli.console import print_json, stdout
+from regrade.cli.jobs import AttributionOptions
 from regrade.cli.score import show
+from regrade.cli.scoring_options import ScoringOptions
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regrade.cli.jobs import AttributionOptions, ScoreRequest
+    from regrade.cli.jobs import ScoreRequest
     from regrade.datasets.episodes import Episode
     from regrade.evaluators.attribution.results import Attribution
     from regrade.evaluators.storage.step_effects import StepEffect
     from regrade.rewards.breakdown import Breakdown
 
 
-def explain(
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(ScoringOptions):
+    """The arguments and options of the command; None: not given."""
+
     source: Annotated[
         str, typer.Argument(metavar="PATCH|RUN", help="A patch file, the folder of a run, or a .jsonl file of rows.")
-    ],
+    ]
     task_id: Annotated[
         list[str] | None, typer.Argument(metavar="TASK_ID", help="For a run: the task of the attempt.")
-    ] = None,
-    policy: Annotated[str | None, typer.Option(help="For a run: the policy. Default: the candidate.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="For a run: temperature. Default: the policy's best.")
-    ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="For a run: number of the attempt at the task.")] = 0,
-    repo: options.Repo = Path(),
-    fail_to_pass: options.FailToPass = None,
-    tests: options.TestPaths = None,
-    deselect: options.Deselect = None,
-    python_path: options.PythonPath = None,
-    reward: options.RewardName = "default",
-    sandbox: options.SandboxName = "auto",
-    tasks: options.TaskFile = None,
-    task: options.TaskId = None,
-    reward_model: options.RewardModelFolder = None,
-    time_limit: options.TimeLimit = None,
-    test_timeout: options.TestTimeout = None,
-    assured: options.AssuranceOption = None,
+    ] = None
+    policy: Annotated[str | None, typer.Option(help="For a run: the policy. Default: the candidate.")] = None
+    temperature: Annotated[float | None, typer.Option(help="For a run: temperature. Default: the policy's best.")] = (
+        None
+    )
+    sample: Annotated[int, typer.Option(min=0, help="For a run: number of the attempt at the task.")] = 0
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Attribute the score to the hunks of the patch, by scoring parts of it.")
-    ] = False,
-    fine: Annotated[bool, typer.Option("--fine", help="With --hunks: split hunks at unchanged lines.")] = False,
+    ] = False
+    fine: Annotated[bool, typer.Option("--fine", help="With --hunks: split hunks at unchanged lines.")] = False
     budget: Annotated[
         int, typer.Option(min=8, max=options.MOST, help="With --hunks: maximum number of scored parts.")
-    ] = 256,
+    ] = 256
     seed: Annotated[
         int, typer.Option(min=0, max=options.LARGEST_SEED, help="With --hunks: seed of the sampled parts.")
-    ] = 0,
+    ] = 0
     observations: Annotated[
         bool, typer.Option("--observations", help="For an attempt of an agent: also what each of its steps showed.")
-    ] = False,
-    json: options.JsonObject = False,
-    html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, for use in any page.")] = False,
-) -> None:
+    ] = False
+    json: options.JsonObject = False
+    html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, for use in any page.")] = False
+
+
+@options.takes(ExplainOptions)
+def explain(given: ExplainOptions) -> None:
     """Explain a score: contributions with reasons.
 
     The contributions of the tree add up to the score. A patch that was scored before is explained from stored evidence,
     without a run of its tests.
     """
-    if json and html:
+    if given.json and given.html:
         raise UserError("--json and --html exclude each other: give one of them")
-    if observations and (json or html):
+    if given.observations and (given.json or given.html):
         raise UserError("--observations is for the terminal: --json has them anyway, and --html has no steps")
-    if fine and not hunks:
+    if given.fine and not given.hunks:
         raise UserError("--fine needs --hunks: give both, or neither")
-    from regrade.cli.jobs import AttributionOptions, ScoreRequest
-
-    request = ScoreRequest(
-        repo=repo,
-        fail_to_pass=tuple(fail_to_pass or ()),
-        tests=tuple(tests or ()),
-        deselect=tuple(deselect or ()),
-        python_path=tuple(python_path or ()),
-        tasks=tasks,
-        task=task,
-        reward=reward,
-        sandbox=sandbox,
-        workers=None,
-        reachable=False,
-        reward_model=reward_model,
-        time_limit=time_limit,
-        test_timeout=test_timeout,
-        assured=assured,
-    )
-    settings = AttributionOptions(fine, budget, seed) if hunks else None
-    attempts = task_id or []
+    request, source = given.request(), given.source
+    settings = AttributionOptions(given.fine, given.budget, given.seed) if given.hunks else None
+    attempts = given.task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):
         if len(attempts) > 1:
             raise UserError(f"one attempt at a time: give the task {attempts[0]!r} or {attempts[1]!r}")
-        row = recorded_attempt(Path(source), next(iter(attempts), None), policy, temperature, sample)
+        task = next(iter(attempts), None)
+        row = recorded_attempt(Path(source), task, given.policy, given.temperature, given.sample)
         explained = _of_attempt(Path(source), row, request, settings)
     elif attempts:
         raise UserError(_one_patch(source, attempts[0]))
     else:
         explained = _of_patch(source, request, settings)
-    _show(explained, json, html, observations)
+    _show(explained, given.json, given.html, given.observations)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import wraps
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -19,6 +23,35 @@ MOST_WORKERS = 1024
 LONGEST = 1e9
 """Seconds: some thirty years, which every clock can count."""
 LARGEST_SEED = 2**32 - 1
+OptionsT = TypeVar("OptionsT")
+
+
+def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], None]], Callable[..., None]]:
+    """Make a command of a function of a dataclass, the fields of which are its arguments and options.
+
+    So each is written once, and all of them travel together to the functions that read them.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = [
+        Parameter(
+            each.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if each.default is MISSING else each.default,
+            annotation=hints[each.name],
+        )
+        for each in fields(kind)  # type: ignore[arg-type]
+    ]
+
+    def command(function: Callable[[OptionsT], None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(**given: Any) -> None:
+            function(kind(**given))
+
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = hints
+        return run
+
+    return command
 
 
 def agent_limits(turns: int | None, test_runs: int | None) -> EpisodeLimits | None:
@@ -139,6 +172,7 @@ JsonObject = Annotated[bool, typer.Option("--json", help="One JSON object on std
 ModelName = Annotated[
     str, typer.Option("--model", help="smollm2-135m, the folder of a checkpoint, or a model on the Hugging Face hub.")
 ]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of all random choices.")]
 BuiltinSplit = Annotated[
     str | None,
     typer.Option("--split", help="Of ready-made tasks: demonstrations, tests_only, validation or held_out."),

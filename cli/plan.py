@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regrade.cli.console import print_json, stderr, stdout
-from regrade.cli.options import MOST, BaselinePolicy, CandidatePolicy, JsonObject, RunTemperature, creatable
+from regrade.cli.options import MOST, BaselinePolicy, CandidatePolicy, JsonObject, RunTemperature, creatable, takes
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import plural
 
@@ -19,156 +21,163 @@ ATTEMPTS = (1, 2, 4, 8)
 RUNS = (1, 3, 5)
 
 
-def plan(
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The arguments and options of the command; None: not given."""
+
     run: Annotated[
         Path | None,
         typer.Argument(
             metavar="RUN", help="Folder of a run, or a .jsonl file of evaluation rows: measures the discordance."
         ),
-    ] = None,
+    ] = None
     other: Annotated[
         Path | None, typer.Argument(metavar="OTHER", help="Run or file of the candidate. Default: RUN.")
-    ] = None,
-    effect: Annotated[float, typer.Option(help="True difference to detect; 0.05 means 5 points.")] = 0.05,
+    ] = None
+    effect: Annotated[float, typer.Option(help="True difference to detect; 0.05 means 5 points.")] = 0.05
     discordance: Annotated[
         float | None,
         typer.Option(help="Without a run: the share of tasks on which exactly one of the two policies succeeds."),
-    ] = None,
+    ] = None
     by_chance: Annotated[
         float | None,
         typer.Option(help="Without a run: the same share between the baseline and itself with another seed."),
-    ] = None,
+    ] = None
     design_effect: Annotated[
         float | None, typer.Option(help="Design effect of similar tasks; 1: the tasks are independent.")
-    ] = None,
+    ] = None
     between_runs: Annotated[
         float | None,
         typer.Option(
             help="Without several runs in RUN: standard deviation of a policy's rate from run to run, beyond chance; "
             "0.03 means 3 points."
         ),
-    ] = None,
+    ] = None
     runs: Annotated[
         list[int] | None,
         typer.Option(min=1, max=MOST, help="Runs of each policy. Repeat for more. Default: 1, 3 and 5 if runs differ."),
-    ] = None,
-    margin: Annotated[float, typer.Option(help="Tolerated loss in the other metric.")] = 0.02,
-    power: Annotated[float, typer.Option(help="Probability of detecting the difference if it exists.")] = 0.8,
-    alpha: Annotated[float, typer.Option(help="Probability of a false detection (two-sided).")] = 0.05,
+    ] = None
+    margin: Annotated[float, typer.Option(help="Tolerated loss in the other metric.")] = 0.02
+    power: Annotated[float, typer.Option(help="Probability of detecting the difference if it exists.")] = 0.8
+    alpha: Annotated[float, typer.Option(help="Probability of a false detection (two-sided).")] = 0.05
     tasks: Annotated[
         int | None, typer.Option(min=1, max=MOST, help="Also print the difference that this number of tasks detects.")
-    ] = None,
+    ] = None
     attempts: Annotated[
         list[int] | None,
         typer.Option(min=1, max=MOST, help="Attempts per task. Repeat for more. Default: 1, 2, 4 and 8."),
-    ] = None,
-    baseline_policy: BaselinePolicy = None,
-    candidate_policy: CandidatePolicy = None,
-    temperature: RunTemperature = None,
+    ] = None
+    baseline_policy: BaselinePolicy = None
+    candidate_policy: CandidatePolicy = None
+    temperature: RunTemperature = None
     declare: Annotated[
         Path | None,
         typer.Option(
             file_okay=False, callback=creatable, help="Folder of a new run: write the margin and the plan into it."
         ),
-    ] = None,
-    json: JsonObject = False,
-) -> None:
+    ] = None
+    json: JsonObject = False
+
+
+@takes(PlanOptions)
+def plan(options: PlanOptions) -> None:
     """Plan the number of tasks needed to detect a difference.
 
     Uses the discordance measured in a run, `regrade evaluate plan RUN`, or an assumed one, `--discordance 0.1`.
     """
-    from regrade.evaluators.analysis import sample_size
-
-    if run is None:
-        spreads = {"assumed": _assumed(discordance, by_chance, design_effect, between_runs)}
-    else:
-        if discordance is not None or by_chance is not None:
-            raise UserError("give a run or --discordance, not both: the discordance of a run is measured")
-        spreads = _measured(run, other, baseline_policy, candidate_policy, temperature, design_effect, between_runs)
-    tried = tuple(attempts or ATTEMPTS) if any(x.by_chance is not None for x in spreads.values()) else (1,)
-    if attempts and tried == (1,) and attempts != [1]:
-        stderr().print(
-            "note: the effect of several attempts per task is unknown: give --by-chance, or a run with several",
-            markup=False,
-        )
+    spreads = _spreads(options)
+    tried = tuple(options.attempts or ATTEMPTS) if any(x.by_chance is not None for x in spreads.values()) else (1,)
+    if options.attempts and tried == (1,) and options.attempts != [1]:
+        _note("the effect of several attempts per task is unknown: give --by-chance, or a run with several")
     if all(spread.between_runs is None for spread in spreads.values()):
-        stderr().print(
-            "note: how much a policy differs from run to run is unknown, and taken as 0: evaluate each policy several "
-            "times, or assume --between-runs",
-            markup=False,
+        _note(
+            "how much a policy differs from run to run is unknown, and taken as 0: evaluate each policy several times, "
+            "or assume --between-runs"
         )
-    levels = {"power": power, "alpha": alpha}
-    planned: dict[str, Any] = {"effect": abs(effect), "margin": margin, **levels, "measures": {}}
-    for name, spread in spreads.items():
-        counts = tuple(runs or (RUNS if spread.between_runs else (1,)))
-        by_attempts: dict[str, list[dict[str, int | float | None]]] = {}
-        for k in tried:
-            by_attempts[str(k)] = [
-                {
-                    "runs": count,
-                    "tasks": sample_size.tasks_needed(spread, effect, attempts=k, runs=count, **levels),
-                    "tasks_to_hold": sample_size.tasks_for_margin(spread, margin, attempts=k, runs=count, **levels),
-                    "effect_seen": None
-                    if tasks is None
-                    else sample_size.smallest_effect(spread, tasks, attempts=k, runs=count, **levels),
-                }
-                for count in counts
-            ]
-        planned["measures"][name] = {
-            "discordance": spread.discordance,
-            "by_chance": spread.by_chance,
-            "design_effect": spread.design_effect,
-            "between_runs": spread.between_runs,
-            "attempts": {key: rows[0] for key, rows in by_attempts.items()},
-            "runs": by_attempts,
-        }
-    if declare is not None:
-        _declare(declare, planned)
-    if json:
+    planned = {
+        "effect": abs(options.effect),
+        "margin": options.margin,
+        "power": options.power,
+        "alpha": options.alpha,
+        "measures": {name: _measure(spread, tried, options) for name, spread in spreads.items()},
+    }
+    if options.declare is not None:
+        _declare(options.declare, planned)
+    if options.json:
         print_json(planned)
     else:
-        _print(planned, tasks)
+        _print(planned, options.tasks)
 
 
-def _assumed(
-    discordance: float | None, by_chance: float | None, design_effect: float | None, between_runs: float | None
-) -> Spread:
+def _note(text: str) -> None:
+    stderr().print(f"note: {text}", markup=False)
+
+
+def _spreads(options: PlanOptions) -> dict[str, Spread]:
+    """Measure -> its spread: measured in a run, or assumed."""
+    if options.run is None:
+        return {"assumed": _assumed(options)}
+    if options.discordance is not None or options.by_chance is not None:
+        raise UserError("give a run or --discordance, not both: the discordance of a run is measured")
+    return _measured(options.run, options)
+
+
+def _measure(spread: Spread, tried: Sequence[int], options: PlanOptions) -> dict[str, Any]:
+    """What the plan says of one measure: the spread, and the numbers of tasks by attempts and runs."""
+    runs = tuple(options.runs or (RUNS if spread.between_runs else (1,)))
+    by_attempts = {str(k): [_needed(spread, k, count, options) for count in runs] for k in tried}
+    return {
+        "discordance": spread.discordance,
+        "by_chance": spread.by_chance,
+        "design_effect": spread.design_effect,
+        "between_runs": spread.between_runs,
+        "attempts": {key: rows[0] for key, rows in by_attempts.items()},
+        "runs": by_attempts,
+    }
+
+
+def _needed(spread: Spread, attempts: int, runs: int, options: PlanOptions) -> dict[str, int | float | None]:
+    from regrade.evaluators.analysis.sample_size import smallest_effect, tasks_for_margin, tasks_needed
+
+    def ask(question: Callable[..., Any], amount: float) -> Any:
+        return question(spread, amount, attempts=attempts, runs=runs, power=options.power, alpha=options.alpha)
+
+    return {
+        "runs": runs,
+        "tasks": ask(tasks_needed, options.effect),
+        "tasks_to_hold": ask(tasks_for_margin, options.margin),
+        "effect_seen": None if options.tasks is None else ask(smallest_effect, options.tasks),
+    }
+
+
+def _assumed(options: PlanOptions) -> Spread:
     from regrade.evaluators.analysis.sample_size import Spread
 
-    if discordance is None:
+    if options.discordance is None:
         raise UserError(
             "no discordance: give a run to measure it, or assume one: --discordance 0.1 means that exactly one of the "
             "two policies succeeds on a tenth of the tasks"
         )
-    return Spread(discordance, by_chance, 1.0 if design_effect is None else design_effect, between_runs)
+    design_effect = 1.0 if options.design_effect is None else options.design_effect
+    return Spread(options.discordance, options.by_chance, design_effect, options.between_runs)
 
 
-def _measured(
-    run: Path,
-    other: Path | None,
-    baseline_policy: str | None,
-    candidate_policy: str | None,
-    temperature: float | None,
-    design_effect: float | None,
-    between_runs: float | None,
-) -> dict[str, Spread]:
+def _measured(run: Path, options: PlanOptions) -> dict[str, Spread]:
     """Metric -> its spread in the run, between two policies, or between a single policy and itself."""
-    from dataclasses import replace
-
     from regrade.cli.compare import select
     from regrade.evaluators.analysis import sample_size
     from regrade.evaluators.analysis.differences import VERDICT_METRICS
 
-    first = select(run, "baseline", baseline_policy, temperature)
-    second = select(other or run, "candidate", candidate_policy, temperature)
-    is_itself = other is None and first.equals(second)
+    first = select(run, "baseline", options.baseline_policy, options.temperature)
+    second = select(options.other or run, "candidate", options.candidate_policy, options.temperature)
+    is_itself = options.other is None and first.equals(second)
     if is_itself:
-        stderr().print("note: a single policy: its differences from itself are a lower bound")
+        _note("a single policy: its differences from itself are a lower bound")
     spreads = {}
     for metric in VERDICT_METRICS:
         spread = sample_size.spread_within(first, metric) if is_itself else sample_size.spread_of(first, second, metric)
         if spread is not None:
-            assumed = {"design_effect": design_effect, "between_runs": between_runs}
+            assumed = {"design_effect": options.design_effect, "between_runs": options.between_runs}
             given = {name: value for name, value in assumed.items() if value is not None}
             spreads[metric.name] = replace(spread, **given)
     if not spreads:

@@ -13,7 +13,7 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.evaluation.sweeps import Entrant
-    from regrade.evaluators.storage.run import PolicyRole
+    from regrade.evaluators.storage.manifest import PolicyRole
     from regrade.policy_training.policy_files import EndpointRow
 
 MAX_PRINTED = 20

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from regrade.cli import options
 from regrade.cli.console import print_json, stdout
+from regrade.cli.jobs import score_files
+from regrade.cli.scoring_options import ScoringOptions
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,26 +20,19 @@ REFUSED = "refused"
 """The JSON status of one patch of several that cannot be read, is not a diff or does not apply."""
 
 
-def score(
-    patches: options.Patches,
-    repo: options.Repo = Path(),
-    fail_to_pass: options.FailToPass = None,
-    tests: options.TestPaths = None,
-    deselect: options.Deselect = None,
-    python_path: options.PythonPath = None,
-    reward: options.RewardName = "default",
-    sandbox: options.SandboxName = "auto",
-    tasks: options.TaskFile = None,
-    task: options.TaskId = None,
-    workers: options.Workers = None,
-    reachable: options.Reachable = False,
-    reward_model: options.RewardModelFolder = None,
-    time_limit: options.TimeLimit = None,
-    test_timeout: options.TestTimeout = None,
-    fresh: options.Fresh = False,
-    assured: options.AssuranceOption = None,
-    json: options.AsJson = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(ScoringOptions):
+    """The arguments and options of the command."""
+
+    patches: options.Patches
+    workers: options.Workers = None
+    reachable: options.Reachable = False
+    fresh: options.Fresh = False
+    json: options.AsJson = False
+
+
+@options.takes(ScoreOptions)
+def score(given: ScoreOptions) -> None:
     """Score patches for any local repository.
 
     Applies each patch to a copy of the repository and runs the tests in a sandbox; the repository itself does not
@@ -46,27 +41,9 @@ def score(
 
     If one of several patches does not apply, it is reported, the others are scored, and the command exits with 2.
     """
-    from regrade.cli.jobs import ScoreRequest, score_files
-
-    request = ScoreRequest(
-        repo=repo,
-        fail_to_pass=tuple(fail_to_pass or ()),
-        tests=tuple(tests or ()),
-        deselect=tuple(deselect or ()),
-        python_path=tuple(python_path or ()),
-        tasks=tasks,
-        task=task,
-        reward=reward,
-        sandbox=sandbox,
-        workers=workers,
-        reachable=reachable,
-        reward_model=reward_model,
-        time_limit=time_limit,
-        test_timeout=test_timeout,
-        fresh=fresh,
-        assured=assured,
-    )
-    results = score_files(patches, request)
+    json = given.json
+    request = given.request(workers=given.workers, reachable=given.reachable, fresh=given.fresh)
+    results = score_files(given.patches, request)
     for result in results:
         digest = result.patch.digest if result.patch is not None else None
         if result.breakdown is not None:

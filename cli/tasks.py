@@ -18,6 +18,7 @@ from regrade.cli.options import (
     JsonObject,
     Limit,
     SandboxName,
+    Seed,
     TestRuns,
     Turns,
     Workers,
@@ -164,7 +165,7 @@ def demonstrations(
             help="Predictions of a policy (SWE-bench's format): its failed patches are the first mistakes. Repeat.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
+    seed: Seed = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +14,16 @@ from regrade.cli.extras import training_libraries
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
-    LARGEST_SEED,
     MOST,
     ModelName,
     RewardModelFolder,
     SandboxName,
+    Seed,
     TestRuns,
     Turns,
     Workers,
     agent_limits,
+    takes,
 )
 from regrade.datasets.errors import UserError
 
@@ -33,39 +35,45 @@ if TYPE_CHECKING:
 UNFIT = 1
 
 
-def check(
-    model: ModelName = "smollm2-135m",
-    tasks: TaskSource = None,
+@dataclass(frozen=True, kw_only=True)
+class PreflightOptions:
+    """The options of the command; None: not given."""
+
+    model: ModelName = "smollm2-135m"
+    tasks: TaskSource = None
     split: Annotated[
         str | None,
         typer.Option(help="Split of the ready-made tasks: tests_only (default), demonstrations, validation."),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Number of tasks, drawn by --seed.")] = 4,
-    samples: Annotated[int, typer.Option(min=2, max=MOST, help="Attempts per task.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0.01, max=100.0, help="Sampling temperature.")] = 1.0,
-    turns: Turns = None,
-    test_runs: TestRuns = None,
+    ] = None
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Number of tasks, drawn by --seed.")] = 4
+    samples: Annotated[int, typer.Option(min=2, max=MOST, help="Attempts per task.")] = 8
+    temperature: Annotated[float, typer.Option(min=0.01, max=100.0, help="Sampling temperature.")] = 1.0
+    turns: Turns = None
+    test_runs: TestRuns = None
     reward: Annotated[
         str | None, typer.Option(help="What an attempt is paid, as in `regrade train`. Default: as there.")
-    ] = None,
-    reward_model: RewardModelFolder = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
-    sandbox: SandboxName = "auto",
-    workers: Workers = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON per check on stdout.")] = False,
-) -> None:
+    ] = None
+    reward_model: RewardModelFolder = None
+    seed: Seed = 0
+    sandbox: SandboxName = "auto"
+    workers: Workers = None
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON per check on stdout.")] = False
+
+
+@takes(PreflightOptions)
+def check(options: PreflightOptions) -> None:
     """Check a model, tasks and a reward before online training.
 
     Samples and executes some attempts. Then it scores their tokens under other padding, batch sizes and precision, and
     by the trainer and the sampler: the ratio of the policy to itself should be 1. It renders the model's chat template
     twice, and counts attempts without a score and groups without different rewards. Exits with 1 if a check fails.
     """
-    if split == "held_out":
+    if options.split == "held_out":
         raise UserError("--split held_out: these tasks are for the verdict; choose another")
-    limits = agent_limits(turns, test_runs)
-    if split is None and is_ready_made(tasks):
-        split = "tests_only"
-    loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    limits = agent_limits(options.turns, options.test_runs)
+    source = "builtin" if options.tasks is None else str(options.tasks)
+    split = "tests_only" if options.split is None and is_ready_made(options.tasks) else options.split
+    loaded = limited(load(source, split), options.limit, options.seed)
     with training_libraries("`regrade train check`"):  # they take seconds to import
         from regrade.policy_training.environments.agent_policy import AgentFormat
         from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
@@ -74,25 +82,15 @@ def check(
     from regrade.datasets.rollouts import Sampling
     from regrade.evaluators.scoring.scorer import Scorer
 
-    agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
-    pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
-    chosen = measured(loaded, sandbox)
-    language_model = load_model(model, to_train=True)
-    with (
-        Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer,
-        activities() as report,
-    ):
-        checks = preflight(
-            language_model,
-            chosen,
-            scorer,
-            pays,
-            Sampling(temperature, samples),
-            agent=agent,
-            seed=seed,
-            progress=report,
-        )
-    _print(checks, json=json)
+    agent = AgentFormat.of_checkpoint(Path(options.model)) if limits is None else AgentFormat(limits)
+    pays = DEFAULT_TRAINING_REWARD if options.reward is None else load_training_reward(options.reward)
+    chosen = measured(loaded, options.sandbox)
+    model = load_model(options.model, to_train=True)
+    sampling, probes = Sampling(options.temperature, options.samples), model_probes(options.reward_model)
+    scoring = Scorer(sandbox=options.sandbox, workers=options.workers, probes=probes)
+    with scoring as scorer, activities() as report:
+        checks = preflight(model, chosen, scorer, pays, sampling, agent=agent, seed=options.seed, progress=report)
+    _print(checks, json=options.json)
     if any(each.verdict == "fails" for each in checks):
         raise typer.Exit(UNFIT)
 

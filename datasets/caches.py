@@ -47,6 +47,8 @@ def full_disk(error: BaseException) -> str:
     file = getattr(error, "filename", None)
     if is_full and (Path(file).is_relative_to(temporary) if isinstance(file, str) else _is_full(temporary)):
         return f"free space in {str(temporary)!r}, or name another folder for temporary files with $TMPDIR"
+    if isinstance(file, str) and not Path(file).resolve().is_relative_to(default_cache()):
+        return "free space on its disk (`regrade cache` deletes what the cache holds), and run the same command again"
     return FREE_SPACE
 
 

@@ -72,6 +72,18 @@ class Trial:
     temperature: float
     sample: int
 
+    def rollout(self, policy: str, seed: int, patch: Patch | None, **more: Any) -> Rollout:
+        """The record of the attempt, once it is made. `patch`: None: it changed nothing; `more`: further fields."""
+        return Rollout(
+            task_id=self.task.id,
+            policy=policy,
+            temperature=self.temperature,
+            sample=self.sample,
+            seed=seed,
+            patch=patch or Patch(""),
+            **more,
+        )
+
 
 Keep = Callable[[Trial, Rollout], None]
 """Records an answer as soon as it arrives; called from any thread."""

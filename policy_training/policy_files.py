@@ -49,7 +49,7 @@ from regrade.datasets.json_text import read_text
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
-from regrade.evaluators.storage.run import PolicyRole
+from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.chat_models import check_is_chat

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -40,7 +40,7 @@ from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
-from regrade.policy_training.trainers.online import check_settings, train_online
+from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
@@ -129,6 +129,11 @@ class TrainingPlan:
         return self.settings.algorithm
 
     @property
+    def learns_traces(self) -> bool:
+        """Does it answer once, to learn traces that are made of its answers?"""
+        return isinstance(self.settings, ExpertIterationSettings) and self.settings.lessons == "traces"
+
+    @property
     def files(self) -> Mapping[str, str]:
         """What a checkpoint keeps beside its weights: name -> text."""
         return {} if self.agent is None else self.agent.files()
@@ -185,6 +190,27 @@ def train(
             on all generated evidence, or raises.
         UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
     """
+    _check(plan, tasks)
+    # Errors in the tasks are reported before a model is loaded and a folder created.
+    lessons = _lessons(plan, tasks, scorer)
+    if plan.agent is None or plan.learns_traces:
+        for task in (*tasks, *plan.probe_tasks):
+            prompt_of(task)
+    if plan.algorithm != "sft":
+        scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
+        check_teaches(plan.reward)
+    run = Run(out)
+    with run.writing():
+        run.configure(_configuration(plan, tasks))
+        checkpoint = run.checkpoint(plan.algorithm)
+        if not (run.finished(plan.algorithm) and checkpoint.exists()):
+            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
+        remove_states(run.folder / "trainer")
+        return checkpoint
+
+
+def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
+    """Raises UserError if the plan contradicts itself or the tasks."""
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
     if not tasks and plan.demonstrations is None:
@@ -201,26 +227,9 @@ def train(
         )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
-    learns_traces = isinstance(plan.settings, ExpertIterationSettings) and plan.settings.lessons == "traces"
-    if learns_traces and plan.agent is None:
+    if plan.learns_traces and plan.agent is None:
         raise UserError("lessons is 'traces', but a policy that answers once learns its answers: give `agent=`")
     check_trackers(plan.track)
-    # Errors in the tasks are reported before a model is loaded and a folder created.
-    lessons = _lessons(plan, tasks, scorer)
-    if plan.agent is None or learns_traces:
-        for task in (*tasks, *plan.probe_tasks):
-            prompt_of(task)
-    if plan.algorithm != "sft":
-        scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
-        check_teaches(plan.reward)
-    run = Run(out)
-    with run.writing():
-        run.configure(_configuration(plan, tasks))
-        checkpoint = run.checkpoint(plan.algorithm)
-        if not (run.finished(plan.algorithm) and checkpoint.exists()):
-            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
-        remove_states(run.folder / "trainer")
-        return checkpoint
 
 
 Progress = Callable[[int, int], None]
@@ -239,7 +248,10 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
-            raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
+            raise UserError(
+                f"{plan.demonstrations}: a trace has {longest} turns, and the agent {turns}: make the traces with "
+                f"`turns={turns}`, or give the agent at least {longest}"
+            )
         return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
@@ -336,6 +348,27 @@ def _guard(
     return guard if tell is None else replace(guard, tell=tell)
 
 
+class _TrainerArguments(TypedDict):
+    """What every trainer of a policy takes."""
+
+    out: Path
+    budget: Budget
+    seed: int
+    log: StepLog
+    guard: StabilityGuard | None
+    resume: ResumePoints
+    track: Sequence[Tracker]
+
+
+class _OnlineArguments(_TrainerArguments):
+    """What the trainers take that learn from their own attempts, step by step."""
+
+    reward: TrainingReward
+    agent: AgentFormat | None
+    step_rewards: StepRewards | None
+    keep: KeepAttempts
+
+
 def _run_trainer(
     run: Run,
     plan: TrainingPlan,
@@ -346,77 +379,36 @@ def _run_trainer(
     log: StepLog,
     guard: StabilityGuard | None,
 ) -> None:
-    scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
-    resume, track, keep = plan.resume, plan.track, partial(write_samples, run.samples)
+    of_all: _TrainerArguments = {
+        "out": run.folder / "trainer",
+        "budget": plan.budget,
+        "seed": plan.seed,
+        "log": log,
+        "guard": guard,
+        "resume": plan.resume,
+        "track": plan.track,
+    }
+    keep = partial(write_samples, run.samples)
+    online: _OnlineArguments = {
+        **of_all,
+        "reward": plan.reward,
+        "agent": plan.agent,
+        "step_rewards": plan.step_rewards,
+        "keep": keep,
+    }
     match plan.settings:
         case SFTSettings() as settings:
-            train_sft(
-                model,
-                examples,
-                settings,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                log=log,
-                guard=guard,
-                resume=resume,
-                track=track,
-            )
+            train_sft(model, examples, settings, **of_all)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(
-                model,
-                tasks,
-                scorer,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                reward=reward,
-                log=log,
-                guard=guard,
-                keep=partial(keep, 0),
-                resume=resume,
-                track=track,
-            )
+            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=partial(keep, 0), **of_all)
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **done.figures, **waited)
         case OnlineSettings() as settings:
-            train_online(
-                model,
-                tasks,
-                scorer,
-                settings,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                reward=reward,
-                agent=plan.agent,
-                step_rewards=plan.step_rewards,
-                log=log,
-                guard=guard,
-                resume=resume,
-                track=track,
-                keep=keep,
-            )
+            train_online(model, tasks, scorer, settings, **online)
         case PPOSettings() as settings:
-            train_ppo(
-                model,
-                tasks,
-                scorer,
-                settings,
-                out=scratch,
-                budget=budget,
-                seed=seed,
-                reward=reward,
-                agent=plan.agent,
-                step_rewards=plan.step_rewards,
-                log=log,
-                guard=guard,
-                resume=resume,
-                track=track,
-                keep=keep,
-            )
+            train_ppo(model, tasks, scorer, settings, **online)
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from regrade.evaluators.storage.run import Manifest
+from regrade.evaluators.storage.manifest import Manifest
 from regrade.rewards.assurance import not_excluded
 from regrade.rewards.assurance_level import AssuranceLevel
 

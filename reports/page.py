@@ -15,7 +15,7 @@ from regrade.evaluators.analysis.comparison import Comparison, Difference, compa
 from regrade.evaluators.analysis.metrics import Estimate
 from regrade.evaluators.analysis.side_metrics import HOPS
 from regrade.evaluators.analysis.verdicts import Kind
-from regrade.evaluators.storage.run import PolicyRole
+from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.reports import charts
 from regrade.reports.assurance import assurance_lines
 from regrade.reports.attempts import GROUPS, OUTCOMES, UNKNOWN, TaskView, task_views

@@ -17,8 +17,9 @@ from regrade.evaluators.analysis.comparison import Comparison, compare, compare_
 from regrade.evaluators.analysis.metrics import Estimate, Metric, estimate
 from regrade.evaluators.analysis.slices import slices, varying_traits
 from regrade.evaluators.storage.journal import read
+from regrade.evaluators.storage.manifest import Manifest, PolicyEntry, PolicyRole
 from regrade.evaluators.storage.rows import table
-from regrade.evaluators.storage.run import Manifest, PolicyEntry, PolicyRole, Run
+from regrade.evaluators.storage.run import Run
 from regrade.reports.assurance import assurance_figures
 
 ORDER: tuple[PolicyRole, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")

@@ -21,8 +21,9 @@ from regrade.evaluators.analysis.comparison import Comparison, compare_family
 from regrade.evaluators.analysis.exchange_rate import ExchangeRate, exchange_rate
 from regrade.evaluators.analysis.metrics import Estimate, estimate
 from regrade.evaluators.storage.journal import read
+from regrade.evaluators.storage.manifest import ADVICE
 from regrade.evaluators.storage.rows import table
-from regrade.evaluators.storage.run import ADVICE, Run
+from regrade.evaluators.storage.run import Run
 from regrade.policy_training.study.cells import FORMS, ROLES, Cell, CellState, Training, cell_folder, cell_states, grid
 from regrade.policy_training.study.settings import StudySettings
 from regrade.reports.number_format import duration

@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.run import Manifest, Run
+from regrade.evaluators.storage.manifest import Manifest
+from regrade.evaluators.storage.run import Run
 from regrade.reports.charts import curve
 from regrade.reports.diff_lines import diff_lines
 from regrade.reports.templating import render

@@ -159,7 +159,7 @@ def _test_rule(
     )
     @given(st.data(), sets)
     def attempt(data: st.DataObject, evidence: EvidenceSet) -> None:
-        seen.append(evidence)
+        seen.append(deepcopy(evidence))  # as it was before the reward saw it
         rule(reward, evidence, data)
 
     try:
@@ -228,8 +228,11 @@ def _deterministic(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
 
 
 def _pure(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
-    """It accesses no file, process or network."""
+    """It accesses no file, process or network, and leaves its evidence as it is."""
+    before = deepcopy(evidence)
     _judge(reward, evidence)  # the first call may import modules
+    if evidence != before:
+        raise _PropertyError("it changes its evidence, which others judge too", before)
     with _record_accesses() as accesses:
         _judge(reward, evidence)
     if accesses:
@@ -294,10 +297,10 @@ def _tampering_never_pays(reward: Reward, evidence: EvidenceSet, _data: Any) -> 
 
 RULES: Mapping[str, Rule] = {
     "answers": _answers,
+    "pure": _pure,
     "bounded": _bounded,
     "adds up": _adds_up,
     "deterministic": _deterministic,
-    "pure": _pure,
     "unscored": _unscored,
     "breaking never pays": _breaking_never_pays,
     "fixing never costs": _fixing_never_costs,

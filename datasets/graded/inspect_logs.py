@@ -51,18 +51,24 @@ def _is_archived_log(document: Document) -> bool:
     return "_journal/start.json" in names or "header.json" in names
 
 
-def _samples(document: Document, findings: Findings) -> Iterator[GradedResult]:
+def inspect_log_reader(document: Document) -> Any:
+    """Inspect's own module that reads a log. Raises UserError if its package is not installed."""
     try:
-        from inspect_ai.log import read_eval_log, read_eval_log_samples
+        from inspect_ai import log
     except ImportError as error:
         raise UserError(
             f"{document.path} is a log of Inspect, which needs its package: pip install inspect-ai"
         ) from error
+    return log
+
+
+def _samples(document: Document, findings: Findings) -> Iterator[GradedResult]:
+    log = inspect_log_reader(document)
     try:
-        header = read_eval_log(str(document.path), header_only=True)
+        header = log.read_eval_log(str(document.path), header_only=True)
         if header.status != "success":
             findings.add(f"logs of Inspect with the status {header.status!r}", str(document.path))
-        for sample in read_eval_log_samples(str(document.path), all_samples_required=False):
+        for sample in log.read_eval_log_samples(str(document.path), all_samples_required=False):
             yield _result(sample, header, document, findings)
     except Exception as error:  # also those of its decompressors and parsers
         findings.add(UNREADABLE, f"{document.path} ({str(error).splitlines()[0][:80] if str(error) else error!r})")

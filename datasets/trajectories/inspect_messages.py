@@ -8,7 +8,7 @@ from typing import Any
 from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
 from regrade.datasets.graded.documents import Document
-from regrade.datasets.graded.inspect_logs import is_inspect_log
+from regrade.datasets.graded.inspect_logs import inspect_log_reader, is_inspect_log
 from regrade.datasets.trajectories.chat_messages import chat_steps
 from regrade.datasets.trajectories.records import ForeignTrajectory, count_of, foreign_episode
 
@@ -33,15 +33,10 @@ def trajectories(document: Document) -> Iterator[ForeignTrajectory] | None:
 
 
 def _samples(document: Document) -> Iterator[ForeignTrajectory]:
+    log = inspect_log_reader(document)
     try:
-        from inspect_ai.log import read_eval_log, read_eval_log_samples
-    except ImportError as error:
-        raise UserError(
-            f"{document.path} is a log of Inspect, which needs its package: pip install inspect-ai"
-        ) from error
-    try:
-        model = str(read_eval_log(str(document.path), header_only=True).eval.model)
-        for sample in read_eval_log_samples(str(document.path), all_samples_required=False):
+        model = str(log.read_eval_log(str(document.path), header_only=True).eval.model)
+        for sample in log.read_eval_log_samples(str(document.path), all_samples_required=False):
             yield _trajectory(sample, model)
     except Exception as error:  # also those of its decompressors and parsers
         first = (str(error).splitlines() or [repr(error)])[0][:80]

@@ -10,7 +10,8 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.comparison import MARGIN
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.graded_runs import IMPORTED
-from regrade.evaluators.storage.run import DECISIVE, Manifest, Run, significant
+from regrade.evaluators.storage.manifest import DECISIVE, Manifest, significant
+from regrade.evaluators.storage.run import Run
 from regrade.rewards.assurance import not_excluded
 
 

@@ -33,8 +33,9 @@ from regrade.evaluators.evaluation.side_effects import COLLATERAL
 from regrade.evaluators.evaluation.step_measurement import measure_steps
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.episode_file import episodes_path
+from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.rows import table
-from regrade.evaluators.storage.run import PolicyRole, Run
+from regrade.evaluators.storage.run import Run
 from regrade.rewards import tests
 from regrade.rewards.algebra import Reward
 
@@ -61,7 +62,7 @@ class Entrant:
     label: str = ""
     series: str = ""
     step: int | None = None
-    """Of a checkpoint: see `regrade.evaluators.storage.run.PolicyEntry`."""
+    """Of a checkpoint: see `regrade.evaluators.storage.manifest.PolicyEntry`."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     is_fixed: bool = False
     """Are its patches fixed beforehand (scripted, recorded predictions)? It then has one greedy attempt a task."""

@@ -25,7 +25,7 @@ from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import DefaultVerification, TestRun, Verification
 
 if TYPE_CHECKING:
-    from regrade.evaluators.verification.assurance_levels import ReferenceVerification, WorkerSet
+    from regrade.evaluators.verification.reference_verification import ReferenceVerification, WorkerSet
 
 logger = logging.getLogger(__name__)
 NOT_CONFINED = "the plain process does not confine a candidate"
@@ -89,7 +89,7 @@ class Verifier:
         return None
 
     def _workers(self, task: Task) -> WorkerSet:
-        from regrade.evaluators.verification.assurance_levels import WorkerSet
+        from regrade.evaluators.verification.reference_verification import WorkerSet
 
         return WorkerSet(
             self._worker_pool.pair(task), self._worker_pool.worker(task), self._worker_pool.preparation(task)
@@ -128,7 +128,7 @@ class Verifier:
     def _load_or_calibrate(
         self, job: DistinctJob, reference: Patch, workers: WorkerSet, with_inputs: bool
     ) -> ReferenceVerification | None:
-        from regrade.evaluators.verification.assurance_levels import (
+        from regrade.evaluators.verification.reference_verification import (
             ReferenceVerification,
             ReferenceWithoutInputs,
             verify_reference,

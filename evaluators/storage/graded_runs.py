@@ -27,8 +27,9 @@ from regrade.evaluators.storage.graded_rows import (
     says_more_than_resolved,
 )
 from regrade.evaluators.storage.graded_trajectories import AttemptSource, joined_episodes
+from regrade.evaluators.storage.manifest import Manifest, PolicyEntry
 from regrade.evaluators.storage.rows import OUTCOMES, checked, load_rows
-from regrade.evaluators.storage.run import Manifest, PolicyEntry, Run
+from regrade.evaluators.storage.run import Run
 
 IMPORTED = "imported"
 """The key of a run's configuration that describes the import."""

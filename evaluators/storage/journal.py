@@ -77,18 +77,27 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append each row as one line of JSON by one `write`, then flush to disk.
 
     `repair` first removes the torn line of a killed process, so that no row is appended to it.
+
+    Raises:
+        OSError: a row does not fit on the disk. The rows before it are stored.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     repair(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         for row in rows:
-            os.write(descriptor, (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode())
+            _write_whole(descriptor, (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode())
         os.fsync(descriptor)
     except OSError as error:
         raise _naming(error, path) from error
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """One `write`. If it stores a part only, as on a disk that becomes full, the next one says why."""
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def repair(path: Path) -> None:

@@ -22,14 +22,9 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, function_of
+from regrade.evaluators.verification.boundaries import Boundary, boundary_for_calls, is_oracle
 from regrade.evaluators.verification.held_out_inputs import Call
-from regrade.evaluators.verification.two_process import (
-    Boundary,
-    TwoProcessRun,
-    WorkerPair,
-    boundary_for_calls,
-    is_oracle,
-)
+from regrade.evaluators.verification.two_process import TwoProcessRun, WorkerPair
 
 Answered = tuple[Call, Any]
 Attribute = tuple[str, str]

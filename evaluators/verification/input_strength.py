@@ -11,8 +11,9 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.verification.answer_equality import find_mismatches
+from regrade.evaluators.verification.boundaries import Boundary
 from regrade.evaluators.verification.held_out_inputs import Call
-from regrade.evaluators.verification.two_process import Boundary, WorkerPair
+from regrade.evaluators.verification.two_process import WorkerPair
 
 MUTANTS = 12
 """Mutants of the reference, over all of its functions."""

@@ -233,10 +233,14 @@ class RepositoryEnvironment:
         """Begin an episode; returns the instruction.
 
         Raises:
-            UserError: there is no such task.
+            UserError: there is no such task, or its PASS_TO_PASS tests are not measured.
         """
         if task_id not in self._tasks:
             raise UserError(f"the environment has no task {task_id!r}: pass one of its {len(self._tasks)} tasks")
+        if self._tasks[task_id].is_unmeasured:  # at once, not at the first test run of a model that costs money
+            raise UserError(
+                f"the task {task_id!r} names no PASS_TO_PASS tests: measure them by with_pass_to_pass([task])"
+            )
         self.session = RunningEpisode(self._tasks[task_id].without_reference(), self._scorer, self._limits)
         return self.session.instruction
 

@@ -131,7 +131,7 @@ def _attempt(
     run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
     breakdown = reward.reward.evaluate(evidence) if executed else None
     tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
-    value, cause = reward.value_and_cause(
+    value, cause = reward.payment(
         breakdown,
         run,
         well_formed=rollout.well_formed,

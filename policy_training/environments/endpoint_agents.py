@@ -141,15 +141,7 @@ class _AgentSession:
             self._requests.discard(request)
 
     def _rollout(self, trial: Trial, patch: Patch | None = None, **more: Any) -> Rollout:
-        return Rollout(
-            task_id=trial.task.id,
-            policy=self._policy.name,
-            temperature=trial.temperature,
-            sample=trial.sample,
-            seed=self._seed,
-            patch=patch or Patch(""),
-            **more,
-        )
+        return trial.rollout(self._policy.name, self._seed, patch, **more)
 
 
 def _said(chat: Sequence[Message]) -> str:

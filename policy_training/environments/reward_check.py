@@ -90,4 +90,4 @@ def _without_content(record: Any) -> Any:
 def _value(pays: TrainingReward, evidence: EvidenceSet) -> float | None:
     run: TestRun = evidence.records[TestRun]
     integrity: Integrity = evidence.records[Integrity]
-    return pays.value(pays.reward.evaluate(evidence), run, tampered=bool(integrity.kinds))
+    return pays.payment(pays.reward.evaluate(evidence), run, tampered=bool(integrity.kinds)).value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,18 @@ from regrade.rewards.loading import load_named
 
 CAUSES = ("malformed", "no_op", "uncompilable", "tampering", "breakage")
 """What can have a value of its own in the place of the reward's; the first one that applies counts."""
+
+
+class Payment(NamedTuple):
+    """The training value of an attempt."""
+
+    value: float | None
+    """None: the attempt is unscored, which is not 0."""
+    cause: str = ""
+    """The cause whose own value it is (one of `TrainingReward.prices`); empty: the reward decided."""
+
+
+UNSCORED = Payment(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +95,7 @@ class TrainingReward:
         """The causes with a value of their own, in the order in which they count."""
         return tuple(name for name in CAUSES if getattr(self, name) is not None)
 
-    def value(
+    def payment(
         self,
         breakdown: Breakdown | None,
         run: TestRun | None,
@@ -92,8 +104,8 @@ class TrainingReward:
         is_empty: bool = False,
         compiles: bool = True,
         tampered: bool | None = False,
-    ) -> float | None:
-        """The training value of an attempt; None if it is unscored, which is not 0.
+    ) -> Payment:
+        """What an attempt is paid.
 
         Args:
             breakdown: the reward's verdict; None if the attempt was not executed.
@@ -102,44 +114,28 @@ class TrainingReward:
             compiles: does every Python file of the patched tree that it changes compile?
             tampered: None if that is not known.
         """
-        value, _ = self.value_and_cause(
-            breakdown, run, well_formed=well_formed, is_empty=is_empty, compiles=compiles, tampered=tampered
-        )
-        return value
-
-    def value_and_cause(
-        self,
-        breakdown: Breakdown | None,
-        run: TestRun | None,
-        *,
-        well_formed: bool = True,
-        is_empty: bool = False,
-        compiles: bool = True,
-        tampered: bool | None = False,
-    ) -> tuple[float | None, str]:
-        """`value`, and the cause whose own value it is (one of `prices`); no cause: the reward decided."""
         if not well_formed:
-            return self._limited(self.malformed), "malformed"
+            return self._paid(self.malformed, "malformed")
         if is_empty and self.no_op is not None:
-            return self._limited(self.no_op), "no_op"
+            return self._paid(self.no_op, "no_op")
         if not compiles and self.uncompilable is not None:
-            return self._limited(self.uncompilable), "uncompilable"
+            return self._paid(self.uncompilable, "uncompilable")
         if tampered and self.tampering is not None:
-            return self._limited(self.tampering), "tampering"
+            return self._paid(self.tampering, "tampering")
         if tampered is None and self.tampering is not None:
-            return None, ""
+            return UNSCORED
         if self.breakage is not None:
             if run is None:
-                return None, ""
+                return UNSCORED
             if run.broken or run.end is not End.COMPLETED:
                 share = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 1.0
-                return self._limited(self.breakage * (0.5 + 0.5 * share)), "breakage"
+                return self._paid(self.breakage * (0.5 + 0.5 * share), "breakage")
         if breakdown is None or breakdown.value is None:
-            return None, ""
-        return self._limited(self.scale * breakdown.value + self.offset), ""
+            return UNSCORED
+        return self._paid(self.scale * breakdown.value + self.offset)
 
-    def _limited(self, value: float) -> float:
-        return min(max(value, self.low), self.high)
+    def _paid(self, value: float, cause: str = "") -> Payment:
+        return Payment(min(max(value, self.low), self.high), cause)
 
     def to_json(self) -> dict[str, Any]:
         """The reward with its composition, and all numbers; for the record of a run."""

@@ -173,13 +173,10 @@ class _CommandSession:
         lost: str = "",
         episode: Episode | None = None,
     ) -> Rollout:
-        return Rollout(
-            task_id=trial.task.id,
-            policy=self._policy.name,
-            temperature=trial.temperature,
-            sample=trial.sample,
-            seed=self._seed,
-            patch=patch,
+        return trial.rollout(
+            self._policy.name,
+            self._seed,
+            patch,
             prompt=prompt,
             completion=completion,
             tokens=episode.tokens if episode else 0,

@@ -18,7 +18,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from regrade.policy_training.policies.sampling import ROWS, PromptGroup, RandomNumbers, RowBatch
+from regrade.policy_training.policies.row_batch import PromptGroup, RandomNumbers, RowBatch
+from regrade.policy_training.policies.sampling import ROWS
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 

@@ -67,7 +67,7 @@ class _EndpointSession:
 
     async def attempt(self, trial: Trial) -> Rollout:
         if self._losses.are_final:
-            return self._rollout(trial, Patch(""), "", lost=f"the endpoint was not asked: {self._losses}")
+            return self._rollout(trial, None, "", lost=f"the endpoint was not asked: {self._losses}")
         began = time.perf_counter()
         prompt = self._prompt(trial.task)
         body = self._body(prompt, trial)
@@ -79,7 +79,7 @@ class _EndpointSession:
             if logger.isEnabledFor(logging.WARNING):
                 why = self._connection.without_key(lost)
                 logger.warning("attempt lost: task %s, sample %d: %s", trial.task.id, trial.sample, why)
-            return self._rollout(trial, Patch(""), sent, lost=f"the endpoint gave no answer: {lost}")
+            return self._rollout(trial, None, sent, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
         # Parsing a patch against a large repository is slow; other requests continue meanwhile.
         patch = await asyncio.to_thread(_patch_of, prompt, completion.text)
@@ -89,7 +89,7 @@ class _EndpointSession:
         seconds = time.perf_counter() - began
         return self._rollout(
             trial,
-            patch or Patch(""),
+            patch,
             sent,
             text,
             well_formed=patch is not None,
@@ -97,18 +97,8 @@ class _EndpointSession:
             seconds=seconds,
         )
 
-    def _rollout(self, trial: Trial, patch: Patch, prompt: str, completion: str = "", **more: Any) -> Rollout:
-        return Rollout(
-            task_id=trial.task.id,
-            policy=self._policy.name,
-            temperature=trial.temperature,
-            sample=trial.sample,
-            seed=self._seed,
-            patch=patch,
-            prompt=prompt,
-            completion=completion,
-            **more,
-        )
+    def _rollout(self, trial: Trial, patch: Patch | None, prompt: str, completion: str = "", **more: Any) -> Rollout:
+        return trial.rollout(self._policy.name, self._seed, patch, prompt=prompt, completion=completion, **more)
 
     def _body(self, prompt: ChatPrompt | SingleTurnPrompt, trial: Trial) -> dict[str, Any]:
         content = (

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from regrade.datasets.formats.predictions import Predictions
-from regrade.datasets.patches import Patch
-from regrade.datasets.rollouts import Rollout, Sampling
+from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
 
 
@@ -24,19 +23,9 @@ class Recorded:
         return self.predictions.model
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        for task in tasks:
-            patch = self.predictions.patches.get(task.id)
-            lost = self.predictions.doubtful.get(task.id, "")
+        for trial in trials(tasks, samplings):
+            patch = self.predictions.patches.get(trial.task.id)
+            lost = self.predictions.doubtful.get(trial.task.id, "")
             if patch is None and not lost and self.is_incomplete:
                 lost = "no prediction was found, and some could not be read"
-            for sampling in samplings:
-                for sample in range(sampling.samples):
-                    yield Rollout(
-                        task_id=task.id,
-                        policy=self.name,
-                        temperature=sampling.temperature,
-                        sample=sample,
-                        seed=seed,
-                        patch=patch or Patch(""),
-                        lost=lost,
-                    )
+            yield trial.rollout(self.name, seed, patch, lost=lost)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.rollouts import Rollout, Sampling
+from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
 
 NO_OP = ("no-op", "noop")
@@ -21,17 +21,8 @@ class NoOp:
     name: str = "no-op"
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        for task in tasks:
-            for sampling in samplings:
-                for sample in range(sampling.samples):
-                    yield Rollout(
-                        task_id=task.id,
-                        policy=self.name,
-                        temperature=sampling.temperature,
-                        sample=sample,
-                        seed=seed,
-                        patch=Patch(""),
-                    )
+        for trial in trials(tasks, samplings):
+            yield trial.rollout(self.name, seed, None)
 
 
 @dataclass(frozen=True)
@@ -46,16 +37,8 @@ class Reference:
         return cls({task.id: task.reference for task in tasks if task.reference is not None})
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        for task in tasks:
-            if task.id not in self.patches:
-                raise UserError(f"task {task.id!r} has no reference patch: leave it out, or evaluate another policy")
-            for sampling in samplings:
-                for sample in range(sampling.samples):
-                    yield Rollout(
-                        task_id=task.id,
-                        policy=self.name,
-                        temperature=sampling.temperature,
-                        sample=sample,
-                        seed=seed,
-                        patch=self.patches[task.id],
-                    )
+        for trial in trials(tasks, samplings):
+            name = trial.task.id
+            if name not in self.patches:
+                raise UserError(f"task {name!r} has no reference patch: leave it out, or evaluate another policy")
+            yield trial.rollout(self.name, seed, self.patches[name])

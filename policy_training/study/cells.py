@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.storage.run import PolicyRole, Run
+from regrade.evaluators.storage.manifest import PolicyRole
+from regrade.evaluators.storage.run import Run
 from regrade.policy_training.study.settings import StudySettings
 
 Training = Literal["sft", "rl", "control"]

@@ -21,7 +21,7 @@ LossType = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo"]
 RatioLevel = Literal["token", "sequence"]
 RewardScale = Literal["none", "group", "batch"]
 AdvantageBaseline = Literal["none", "batch"]
-Lessons = Literal["episodes", "traces"]
+LessonKind = Literal["episodes", "traces"]
 
 
 class _ValidRange(NamedTuple):
@@ -96,7 +96,7 @@ class ExpertIterationSettings:
     """Temperature (>= 0), and attempts per task and round (>= 1). Default: 0.8, and 8 attempts."""
     answers_per_task: int = 2
     """Distinct verified answers per task that a round adds, so that easy tasks do not dominate; >= 1. Default: 2."""
-    lessons: Lessons = "episodes"
+    lessons: LessonKind = "episodes"
     """What an agent learns from a round. `episodes`: it works over several turns, and learns its verified episodes
     without their mistakes. `traces`: it answers once, which costs a fraction of an episode, and learns executed traces
     to the best fix of each task, which also test and take back its own failed answers. Default: `episodes`."""
@@ -107,7 +107,7 @@ class ExpertIterationSettings:
     """Of the training that ends each round. Default: SFT's, at a learning rate of 5e-5."""
 
     def __post_init__(self) -> None:
-        _check(self, sampling=_SAMPLING, answers_per_task=_COUNT, lessons=_one_of(Lessons), replay=_NOT_NEGATIVE)
+        _check(self, sampling=_SAMPLING, answers_per_task=_COUNT, lessons=_one_of(LessonKind), replay=_NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from trl.trainer.utils import split_tensor_dict
 
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.precision import to_sample_from
-from regrade.policy_training.policies.sampling import ROWS, Completion, stream
+from regrade.policy_training.policies.row_batch import Completion
+from regrade.policy_training.policies.sampling import ROWS, stream
 from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,

@@ -68,12 +68,14 @@ def test_the_running_test_is_on_the_screen_while_it_runs_and_the_totals_stay(com
 
 @pytest.mark.slow
 def test_a_pipe_stays_quiet_and_gets_a_line_per_phase_with_v(command, environment, repo):
+    slow = SLOW.replace("2", "1")  # twice as long as a test is not shown
+    (repo / "tests" / "test_slow.py").write_text(slow)
     quiet = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "test_takes_long" not in quiet.stderr
     assert "base run" not in quiet.stderr
     told = [*REGRADE, "-v", *command[len(REGRADE) :]]
     environment["REGRADE_CACHE"] += "2"
-    (repo / "tests" / "test_slow.py").write_text(SLOW.replace("2", "0"))  # a phase has its line however short it is
+    (repo / "tests" / "test_slow.py").write_text(slow.replace("1", "0"))  # a phase has its line however short it is
     lines = subprocess.run(told, env=environment, capture_output=True, text=True, check=True).stderr.splitlines()
     phases = [line.rpartition("activity: ")[2] for line in lines if "activity: " in line]
     assert [phase for phase in phases if phase.startswith("base run")] == [f"base run {n} of 3" for n in (1, 2, 3)]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +108,71 @@ def test_apply_writes_a_harmless_change_into_the_repository(regrade, repo, tmp_p
     assert f"applied to {repo}" in done.out
     assert "a + b" in (repo / "calc" / "__init__.py").read_text()
     assert (repo / "calc" / "more" / "twice.py").read_text() == "TWICE = 2\n"
+
+
+def test_what_the_verdict_does_not_judge_is_not_applied(regrade, repo, tmp_path):
+    """Runs use the original tests and configuration, so an edit of them may be anything: also their end."""
+    deleted = ("edit", {"path": "tests/test_calc.py", "delete": True})
+    settings = ("edit", {"path": "pytest.ini", "new": "[pytest]\nminversion = 6\n"})
+    with scripted([calls(FIX, deleted, settings, ("submit", {}))]) as server:
+        done = regrade(*arguments(server, repo, tmp_path / "out", "--apply"))
+    assert done.code == 0, done.err
+    assert "verdict of all tests: breaks nothing" in done.out
+    assert "not judged, since the original tests and configuration decide: pytest.ini, tests/test_calc.py" in done.out
+    assert "not applied, as the verdict does not judge it: pytest.ini, tests/test_calc.py" in done.err
+    assert f"applied to {repo}: calc/__init__.py" in done.out.splitlines()
+    assert "a + b" in (repo / "calc" / "__init__.py").read_text()
+    assert (repo / "tests" / "test_calc.py").exists()
+    assert not (repo / "pytest.ini").exists()
+
+
+def test_a_change_that_tampers_is_not_applied_and_exits_with_1(regrade, repo, tmp_path):
+    hook = "import pytest\n\ndef pytest_collection_modifyitems(items):\n    items.clear()\n"
+    cheat = ("edit", {"path": "conftest.py", "new": hook})
+    with scripted([calls(cheat, ("submit", {}))]) as server:
+        done = regrade(*arguments(server, repo, tmp_path / "out", "--apply"))
+    assert done.code == 1, done.err
+    assert "verdict of all tests: tampers" in done.out
+    assert "conftest.py:3" in done.out
+    assert "not applied, as it has the verdict `tampers`" in done.err
+    assert not (repo / "conftest.py").exists()
+
+
+def test_a_killed_command_has_stored_what_its_agent_did(repo, tmp_path):
+    """Not even `kill -9` loses the steps that ended before it."""
+    asked = threading.Event()
+
+    def answer(_: object) -> Answer:
+        if len(server.requests) < 2:
+            return calls(FIX)
+        asked.set()
+        time.sleep(60)
+        return None
+
+    with serving(answer) as server:
+        words = arguments(server, repo, tmp_path / "out")
+        main = "from regrade.cli.main import main; main()"
+        running = subprocess.Popen([sys.executable, "-c", main, *words], stdout=subprocess.DEVNULL)
+        assert asked.wait(120)
+        running.kill()
+        running.wait()
+    assert "a + b" in (tmp_path / "out" / "change.diff").read_text()
+    trajectory = json.loads((tmp_path / "out" / "trajectory.json").read_text())
+    assert [step["tool"] for step in trajectory["steps"]] == ["edit"]
+
+
+def test_a_disk_that_is_full_costs_no_verdict_and_the_change_is_printed(regrade, repo, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out"))
+
+    monkeypatch.setattr(command, "_store", full)
+    with scripted([calls(FIX, ("submit", {}))]) as server:
+        done = regrade(*arguments(server, repo, tmp_path / "out"))
+    assert done.code == 2
+    assert done.err.count("cannot be stored") == 1
+    assert "No space left on device" in done.err.splitlines()[-1]
+    assert "verdict of all tests: breaks nothing" in done.out
+    assert "+    return a + b" in done.out.partition("verdict of all tests")[2]
 
 
 def test_a_file_that_changed_meanwhile_is_not_overwritten(regrade, repo, tmp_path):

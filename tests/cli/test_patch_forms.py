@@ -286,8 +286,9 @@ def test_every_door_gives_the_same_answer(base: Path, tmp_path: Path) -> None:
         sources.append(str(tmp_path / f"{number}.diff"))
     request = ScoreRequest(
         repo=base, fail_to_pass=(FAILING,), tasks=None, task=None, reward="resolved", sandbox="auto", workers=1,
-        reachable=False,
+        reachable=False, assured="in-process",
     )  # fmt: skip
+    # Without verification, which takes four times the tests: no form of a patch is verified otherwise than another.
     results = dict(zip(texts, score_files(sources, request), strict=True))
     for name, (_, outcome) in FORMS.items():
         result = results[name]

@@ -1,9 +1,8 @@
-"""`regrade train`: a few real steps of the embedded model, or of a tiny one, and their log and checkpoint."""
+"""`regrade train`: a few real steps of a tiny model, their log and checkpoint; `make demo-quick` trains the embedded one."""
 
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -11,13 +10,6 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="needs the extra `train`")
 
 from tests.policy_training.conftest import tokenizer, untrained  # noqa: E402, F401 (a fixture)
-
-
-@pytest.fixture
-def regrade(regrade, monkeypatch):
-    """With the usual cache: the embedded model is converted once for all tests, and for the program itself."""
-    monkeypatch.delenv("REGRADE_CACHE")
-    return regrade
 
 
 @pytest.fixture
@@ -29,9 +21,8 @@ def regrade_with_a_tiny_model(regrade, monkeypatch, tokenizer, tmp_path):  # noq
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
-def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm, request):
-    if algorithm != "grpo":  # half a gigabyte is loaded, trained, stored and loaded again once
-        regrade = request.getfixturevalue("regrade_with_a_tiny_model")
+def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade_with_a_tiny_model, tasks, tmp_path, algorithm):
+    regrade = regrade_with_a_tiny_model
     run, own = tmp_path / "run", tmp_path / "own.py"
     own.write_text("from regrade.rewards import builds, style, tests\nmine = (tests + style).only_if(builds)\n")
     what, options = algorithm, ["--limit", "2", "--samples", "2", "--steps", "2", "--tasks", tasks]
@@ -64,7 +55,6 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tm
     judged = regrade("evaluate", checkpoint, "--tasks", tasks, "--limit", "2", "--out", run, "--name", "rl", "--json")
     assert judged.code == 0, judged.err
     assert json.loads(judged.out)["fix_and_clean"]["n_tasks"] == 2
-    shutil.rmtree(checkpoint)  # half a gigabyte
 
 
 def test_sft_needs_references(regrade, tasks, tmp_path):
@@ -107,6 +97,20 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
         outcome = regrade("train", *arguments, *common)
         assert (outcome.code, said in outcome.err) == (2, True), outcome.err
     assert not run.exists()
+
+
+def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tasks, tmp_path):
+    unmeasured, rewards = tmp_path / "unmeasured.jsonl", tmp_path / "constant.py"
+    found = [json.loads(line) for line in tasks.read_text().splitlines()]
+    for task in found:
+        del task["pass_to_pass"]
+    unmeasured.write_text("".join(json.dumps(task) + "\n" for task in found))
+    rewards.write_text(
+        "from regrade.rewards import Score, TestRun, reward\n\n\n"
+        "@reward\ndef odd(run: TestRun) -> Score:\n    return Score(float('nan'))\n"
+    )
+    given = ("--tasks", unmeasured, "--steps", "1", "--out", tmp_path / "run", "--reward", f"{rewards}:odd")
+    assert regrade("train", "grpo", *given).is_refusal("Score(nan) is outside [0, 1]: pass a number from 0 to 1")
 
 
 def test_a_source_without_tasks_is_refused(regrade, tmp_path):

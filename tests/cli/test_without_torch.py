@@ -65,10 +65,9 @@ def test_the_rest_works_without_them(tasks: Path, repo: Path, fix: Path, tmp_pat
     scoring = ("score", str(fix), "--repo", str(repo), "--fail-to-pass", "tests/test_calc.py::test_add")
     done = run(tmp_path, *scoring, blocked=(*TRAINING, *STATISTICS))
     assert (done.returncode, "fixes 1 of 1" in done.stdout) == (0, True), done.stderr
-    for policy, role in (("no-op", "baseline"), ("reference", "candidate")):
-        done = run(tmp_path, "evaluate", policy, "--role", role, "--tasks", str(tasks), "--out", "run")
-        assert done.returncode == 0, done.stderr
+    policies = ("no-op", "reference", "--role", "candidate", "--baseline", "no-op")
     for command in (
+        ("evaluate", *policies, "--tasks", str(tasks), "--out", "run"),
         ("compare", "run"),
         ("report", "run"),
         ("rewards", "audit", "run"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.tool_calls import tool_schemas
 from regrade.policy_training.policies.harmony import END_OF_TEXT, FORMAT_TOKENS
 from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.sampling import stream
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
@@ -116,6 +118,14 @@ def untrained(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
         pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True, initializer_range=0.3,
     )  # fmt: skip
     return LanguageModel("tiny", LlamaForCausalLM(config).eval(), tokenizer)
+
+
+def sample(
+    model: Any, prompts: Sequence[Sequence[int]], temperatures: Sequence[float], **options: Any
+) -> list[list[list[int]]]:
+    """All of `stream`, in the order of the prompts: token ids as [prompt][completion][token]."""
+    by_prompt = dict(stream(model, prompts, temperatures, **options))
+    return [[completion.tokens for completion in by_prompt[index]] for index in range(len(prompts))]
 
 
 @pytest.fixture

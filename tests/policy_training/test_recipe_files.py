@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.cli.train import base_recipe
+from regrade.cli.training_recipe import base_recipe
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.policy_training.demo import settings as demo

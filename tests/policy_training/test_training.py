@@ -79,7 +79,7 @@ def test_an_agent_learns_executed_demonstrations(
     known = (checkpoint / "model.safetensors").read_bytes()
     given = replace(plan, demonstrations=tmp_path / "demonstrations.jsonl")
     assert (train(given, [], scorer, tmp_path / "given") / "model.safetensors").read_bytes() == known
-    with pytest.raises(UserError, match="a trace has 6 turns, more than 1: give `agent=`"):
+    with pytest.raises(UserError, match=r"a trace has 6 turns, and the agent 1: .* give the agent at least 6"):
         train(replace(given, agent=None), [], scorer, tmp_path / "other")
     iterated = replace(plan, settings=ExpertIterationSettings(sampling=Sampling(1.0, 6)), budget=Budget(steps=1))
     hidden = [task.without_reference() for task in tasks]

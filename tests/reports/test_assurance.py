@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from regrade.evaluators.analysis import comparability
-from regrade.evaluators.storage.run import Manifest, Run
+from regrade.evaluators.storage.manifest import Manifest
+from regrade.evaluators.storage.run import Run
 from regrade.reports.assurance import assurance_figures, assurance_lines
 from regrade.rewards.assurance import BY_DEFAULT
 from regrade.rewards.assurance_level import AssuranceLevel

@@ -69,6 +69,13 @@ def forgetful(diff: Diff) -> Score:
 
 
 @reward
+def editing(run: TestRun) -> Score:
+    """Takes the tests that it does not like out of the evidence."""
+    object.__setattr__(run, "pass_to_pass", ())
+    return Score(1.0 if run.resolved else 0.1)
+
+
+@reward
 def reading(diff: Diff) -> Score:
     return Score(float(Path(os.devnull).read_text() == "" and not diff.is_empty), why="")
 
@@ -137,6 +144,7 @@ def test_compositions_and_rewards_of_own_evidence_have_them_too(composed: Reward
         (tripled, "bounded", "outside"),
         (chancy, "deterministic", "verdict on equal evidence is first"),
         (forgetful, "deterministic", "verdict on equal evidence is first"),
+        (editing, "pure", "it changes its evidence, which others judge too"),
         (reading, "pure", "accesses files, processes or the network: open"),
         (destructive, "breaking never pays", "rises from 0 to 0.25 if .* is (failed|error|skipped|missing)"),
         (skipping, "breaking never pays", "rises from .* if .* is (skipped|missing)"),

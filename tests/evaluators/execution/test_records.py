@@ -31,7 +31,8 @@ from regrade.evaluators.execution.worker import Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.inside.bytecode import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Mount, choose
-from regrade.evaluators.verification.two_process import WorkerPair, boundary_of
+from regrade.evaluators.verification.boundaries import boundary_of
+from regrade.evaluators.verification.two_process import WorkerPair
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 

@@ -209,14 +209,15 @@ EDITS = {
 LINE = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)", re.MULTILINE)
 
 
-@pytest.fixture
-def measured(tmp_path):
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
     """A task of the subject: what each of its tests executes is known."""
-    repo = tmp_path / "repo"
+    folder = tmp_path_factory.mktemp("measured")
+    repo = folder / "repo"
     repo.mkdir()
     (repo / "subject.py").write_text(SUBJECT)
     (repo / "test_subject.py").write_text(TESTS)
-    task = local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
+    task = local_task(repo, runs=1, cache=folder / "cache", tell=lambda _: None)
     assert len(task.pass_to_pass) == 28
     return task
 

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -93,7 +94,9 @@ def test_a_training_log_is_set_back_to_the_step_that_training_goes_on_from(tmp_p
 def test_a_run_goes_on_with_its_own_settings_alone(tmp_path):
     run = Run(tmp_path / "run")
     begun = {"model": "m", "settings": {"rate": 0.1, "sizes": (1, 2)}, "seed": 0}
-    run.configure(begun)
+    run.configure({"model": "misspelt", "more": 1})
+    run.configure(begun)  # nothing was done yet
+    run.log("sft", 1, 0.5)
     run.update(configuration={"comparison": {"margin": 0.05}})
     run.configure(begun)
     other = {"model": "m", "settings": {"rate": 0.2, "sizes": (1, 2)}, "agent": "a"}
@@ -165,6 +168,22 @@ def test_journal_drops_a_torn_line_and_never_glues_to_it(tmp_path):
     path.write_text('{"a": 1}\nnonsense\n')
     with pytest.raises(UserError, match="line 2: not JSON"):
         journal.read(path)
+
+
+def test_a_row_of_which_only_a_part_fits_is_an_error_and_counts_as_not_written(tmp_path):
+    """A full disk takes the beginning of a row without a word; here the limit of a file's size stands for the disk."""
+    path = tmp_path / "rows.jsonl"
+    journal.append(path, [{"a": 1}])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"rows\.jsonl"):
+            journal.append(path, [{"a": 2}, {"a": "x" * 2000}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert journal.read(path) == [{"a": 1}, {"a": 2}]
+    journal.append(path, [{"a": 3}])
+    assert journal.read(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
 def test_a_whole_last_line_without_a_newline_is_a_row_and_is_kept(tmp_path):

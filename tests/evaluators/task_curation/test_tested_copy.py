@@ -210,7 +210,7 @@ def test_a_policy_gains_nothing_by_a_patch_that_cannot_be_tested(extension, tmp_
     assert list(rows["broke"]) == [1, 0]
     assert (rows.loc[0, "fix"], rows.loc[0, "clean_fix"], rows.loc[0, "end"]) == (0, 0, "crashed")
     assert "which could not be built again" in rows.loc[0, "cause"]
-    lowest = DEFAULT_TRAINING_REWARD.value(None, None, compiles=False)
+    lowest = DEFAULT_TRAINING_REWARD.payment(None, None, compiles=False).value
     assert [attempt.reward for attempt in attempts] == [lowest, 0.0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from regrade.evaluators.execution.records import UnknownRecord
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import KINDS, SandboxError
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.verification.two_process import boundary_of
+from regrade.evaluators.verification.boundaries import boundary_of
 from regrade.rewards import assured, generalizes, resolved
 from regrade.rewards.evidence import TestRun, Verification
 
@@ -597,14 +598,28 @@ def killed_from_outside(mount: str, times: int) -> Iterator[list[psutil.Process]
 OF_TESTS, OF_CANDIDATE = "--bind", "--ro-bind"
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return tmp_path_factory.mktemp("measured")
+
+
+@pytest.fixture
+def cache_with_reference(words, measured, tmp_path):
+    """A cache of the test's own, in which the reference is measured: once for all tests."""
+    if not any(measured.iterdir()):
+        with Scorer(workers=1, sandbox="bubblewrap", cache=measured) as scorer:
+            verified(scorer, words, FIX)
+    return shutil.copytree(measured, tmp_path / "cache")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("bubblewrap" not in WORKING, reason="bubblewrap does not work here")
 @pytest.mark.parametrize("mount", [OF_TESTS, OF_CANDIDATE])
-def test_a_verification_that_is_killed_from_outside_three_times_is_repeated(words, tmp_path, monkeypatch, mount):
+def test_a_verification_that_is_killed_from_outside_three_times_is_repeated(
+    words, cache_with_reference, monkeypatch, mount
+):
     monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
-    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
-        verified(scorer, words, FIX)  # measures the reference
-    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+    with Scorer(workers=1, sandbox="bubblewrap", cache=cache_with_reference) as scorer:
         with killed_from_outside(mount, 3) as killed:
             run, verification = verified(scorer, words, SLOW_FIX)
         assert (len(killed), scorer.stats.retries) == (3, 3)
@@ -614,12 +629,10 @@ def test_a_verification_that_is_killed_from_outside_three_times_is_repeated(word
 
 @pytest.mark.slow
 @pytest.mark.skipif("bubblewrap" not in WORKING, reason="bubblewrap does not work here")
-def test_a_verification_whose_tests_never_survive_is_unscored_and_not_stored(words, tmp_path, monkeypatch):
+def test_a_verification_whose_tests_never_survive_is_unscored_and_not_stored(words, cache_with_reference, monkeypatch):
     monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
     reward = resolved.only_if(assured("out-of-process"))
-    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
-        verified(scorer, words, FIX)
-    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+    with Scorer(workers=1, sandbox="bubblewrap", cache=cache_with_reference) as scorer:
         with killed_from_outside(OF_TESTS, 9) as killed:
             (breakdown,) = scorer.score([(words, edited(SLOW_FIX))], reward)
         assert len(killed) == 4

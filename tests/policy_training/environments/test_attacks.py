@@ -261,6 +261,15 @@ def test_tests_that_cannot_run_are_told_and_never_end_an_episode(
         agent.run_tests()
 
 
+def test_a_task_whose_tests_are_not_measured_is_refused_before_a_model_is_asked(
+    make_task: Callable[[str], Task], scorer: Scorer
+) -> None:
+    task = replace(make_task("second"), is_unmeasured=True)
+    agent = RepositoryEnvironment({task.id: task}, scorer)
+    with pytest.raises(UserError, match=r"measure them by with_pass_to_pass"):
+        agent.reset(task.id)
+
+
 class NoRoomSandbox(Process):
     """A sandbox on a machine whose disk is full."""
 

@@ -51,7 +51,7 @@ def attempt(patch: Patch = CHANGED, *, well_formed: bool = True) -> Rollout:
 
 
 def reward(run: RunOfTests) -> float:
-    value = PAYS.value(tests.evaluate(EvidenceSet({RunOfTests: run})), run)
+    value = PAYS.payment(tests.evaluate(EvidenceSet({RunOfTests: run})), run).value
     assert value is not None
     return value
 
@@ -83,7 +83,7 @@ def test_whoever_breaks_anything_gets_less_than_for_nothing_broken(fixed: list[b
     """Even the full set of fixes does not make up for one broken test."""
     broken = run_of(fixed, [*kept, Status.FAILED])
     harmless = run_of([False] * len(fixed), [Status.PASSED] * (len(kept) + 1))
-    assert reward(broken) < PAYS.value(None, None, is_empty=True) <= reward(harmless)
+    assert reward(broken) < PAYS.payment(None, None, is_empty=True).value <= reward(harmless)
     assert PAYS.breakage <= reward(broken) <= 1
 
 
@@ -93,9 +93,9 @@ def test_a_clean_fix_is_worth_one_and_nothing_else_is() -> None:
 
 
 def test_what_never_ran() -> None:
-    assert PAYS.value(None, None, well_formed=False) == PAYS.malformed
-    assert PAYS.value(None, None, is_empty=True) == PAYS.no_op
-    assert PAYS.value(None, None) is None
+    assert PAYS.payment(None, None, well_formed=False).value == PAYS.malformed
+    assert PAYS.payment(None, None, is_empty=True).value == PAYS.no_op
+    assert PAYS.payment(None, None).value is None
 
 
 def test_unscored_attempts_are_left_out_and_not_zero(tmp_path: Path) -> None:

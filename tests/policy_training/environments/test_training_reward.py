@@ -50,7 +50,7 @@ def run_of(fixed: int, targets: int, broken: int, guards: int, end: str = "compl
 
 
 def paid(pays: TrainingReward, run: RunOfTests, **facts: Any) -> float | None:
-    return pays.value(pays.reward.evaluate(EvidenceSet({RunOfTests: run})), run, **facts)
+    return pays.payment(pays.reward.evaluate(EvidenceSet({RunOfTests: run})), run, **facts).value
 
 
 def test_stored_attempts_have_their_old_values_to_the_last_digit() -> None:
@@ -63,7 +63,7 @@ def test_a_plain_reward_pays_its_value() -> None:
     plain = training_reward_of(rewards.tests)
     assert paid(plain, run_of(1, 2, 0, 3)) == 0.1
     assert paid(plain, run_of(2, 2, 1, 4)) == rewards.tests(run_of(2, 2, 1, 4)).value
-    assert plain.value(None, None, well_formed=False) == 0.0
+    assert plain.payment(None, None, well_formed=False).value == 0.0
     assert training_reward_of(plain) is plain
 
 
@@ -75,8 +75,8 @@ def test_the_map_is_affine_and_limited(scale: float, offset: float, value: float
     low, high = sorted(limits)
     pays = TrainingReward(reward=rewards.tests, scale=scale, offset=offset, low=low, high=high)
     expected = min(max(scale * value + offset, low), high)
-    assert pays.value(Breakdown(value, "scored"), run_of(1, 1, 0, 0)) == expected
-    assert pays.value(None, None, well_formed=False) == min(max(0.0, low), high)
+    assert pays.payment(Breakdown(value, "scored"), run_of(1, 1, 0, 0)).value == expected
+    assert pays.payment(None, None, well_formed=False).value == min(max(0.0, low), high)
 
 
 def test_the_first_cause_counts() -> None:
@@ -95,8 +95,8 @@ def test_what_is_not_known_is_unscored_and_not_zero() -> None:
     run = run_of(1, 1, 0, 2)
     assert paid(DEFAULT_TRAINING_REWARD, run, tampered=None) is None, "nobody looked for tampering"
     lost = Breakdown(None, "unscored", "LintDelta: the disk is full")
-    assert DEFAULT_TRAINING_REWARD.value(lost, run) is None
-    assert DEFAULT_TRAINING_REWARD.value(lost, run_of(1, 1, 1, 2)) == pytest.approx(-0.9), "breakage is known"
+    assert DEFAULT_TRAINING_REWARD.payment(lost, run).value is None
+    assert DEFAULT_TRAINING_REWARD.payment(lost, run_of(1, 1, 1, 2)).value == pytest.approx(-0.9), "breakage is known"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import torch
 
 from regrade.policy_training.policies.dialogues import run_dialogues
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.sampling import sample
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
+from tests.policy_training.conftest import sample
 
 STOPS = range(1, 60)
 """So many that actions have different lengths."""

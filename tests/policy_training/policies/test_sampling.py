@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.sampling import sample, stream
+from regrade.policy_training.policies.sampling import stream
 from regrade.policy_training.trainers.shared_prompts import pack, packed_log_probs
+from tests.policy_training.conftest import sample
 
 END = 1
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.storage.run import Phase, Run
+from regrade.evaluators.storage.manifest import Phase
+from regrade.evaluators.storage.run import Run
 from regrade.policy_training.study.cells import JUDGED, Cell, cell_folder, cell_states, chosen, grid
 from regrade.policy_training.study.settings import CROSS_MODULE, FULL, QUICK, StudySettings
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from regrade.cli import train
+from regrade.cli import training_options, training_recipe
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.policy_training.trainers.settings import (
@@ -86,11 +86,11 @@ def test_settings_cannot_be_changed_and_a_changed_copy_is_checked_too() -> None:
 def settings_of(
     algorithm: Algorithm, learning_rate: float | None, samples: int | None, temperature: float | None
 ) -> TrainerSettings:
-    return train.overridden(train.defaults_of(algorithm), learning_rate, samples, temperature)
+    return training_recipe.overridden(training_recipe.defaults_of(algorithm), learning_rate, samples, temperature)
 
 
 def test_the_options_of_the_command_reach_the_settings() -> None:
-    assert get_args(train.Algorithm) == get_args(Algorithm), "the command offers every algorithm"
+    assert get_args(training_options.Algorithm) == get_args(Algorithm), "the command offers every algorithm"
     assert settings_of("sft", None, None, None) == SFTSettings()
     assert settings_of("sft", 0.5, None, None) == SFTSettings(learning_rate=0.5)
     assert settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
@@ -120,8 +120,8 @@ def _rate(settings: TrainerSettings) -> float:
 
 
 def test_the_help_states_the_learning_rate_of_every_algorithm() -> None:
-    named = {name: float(rate) for name, rate in _rates(train.RATES)}
-    assert named == {name: _rate(train.defaults_of(name)) for name in get_args(Algorithm)}
+    named = {name: float(rate) for name, rate in _rates(training_options.RATES)}
+    assert named == {name: _rate(training_recipe.defaults_of(name)) for name in get_args(Algorithm)}
 
 
 @pytest.mark.parametrize(("samples", "temperature"), [(8, None), (None, 1.0)])
