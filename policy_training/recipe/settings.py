@@ -59,7 +59,7 @@ class Recipe:
     """Optimizer steps between validations, which end SFT at its plateau. Default: 50."""
 
     turns: int = AGENT.limits.turns
-    """Of an agent: actions of an episode, at most. Default: 7."""
+    """Of an agent: actions of an episode, at most. Default: 6."""
     test_runs: int = AGENT.limits.test_runs
     """Of an agent: of the tests that it is shown, those of the FAIL_TO_PASS test's file. Default: 2."""
     episode_tokens: int = AGENT.max_tokens

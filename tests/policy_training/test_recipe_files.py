@@ -196,5 +196,5 @@ def test_the_recorded_settings_of_the_demo_have_not_changed() -> None:
     assert full.grpo_step_rewards == StepRewards(costs=StepCosts(refused=0.15))
     counts = (full.sft_steps, full.agent_sft_steps, full.round_steps, full.grpo_steps, full.check_every)
     assert counts == (150, 40, 60, 24, 20)
-    assert (full.turns, full.test_runs, full.episode_tokens) == (7, 2, 400)
+    assert (full.turns, full.test_runs, full.episode_tokens) == (6, 2, 400)
     assert (study.FULL.rounds, study.FULL.round_steps, study.FULL.grpo_steps) == (2, 60, 36)
