@@ -201,6 +201,8 @@ class _Reader:
         entry.old, entry.new = _without(old, level), _without(new, level)
         if not entry.git and NOWHERE not in (old, new):
             entry.old, entry.new = _one_file(entry.old, entry.new, _is_epoch(old_line), _is_epoch(new_line))
+        elif entry.git and not any(map(_MOVED.match, entry.extended)):
+            entry.old, entry.new = _without_lone_prefix(entry.old, entry.new)
 
     def _binary(self, entry: DiffEntry) -> None:
         lines = [self._line()]
@@ -377,6 +379,14 @@ def _one_file(old: str, new: str, is_new: bool, is_deleted: bool) -> tuple[str, 
     but for an addition to the old name, such as `.new`."""
     name = old if new.startswith(old) else new
     return NOWHERE if is_new else name, NOWHERE if is_deleted and not is_new else name
+
+
+def _without_lone_prefix(old: str, new: str) -> tuple[str, str]:
+    """The two names of a file that git does not call moved: one of them may have a prefix, as with `--no-prefix
+    --dst-prefix=new/`."""
+    if new.endswith(f"/{old}"):
+        return old, old
+    return (new, new) if old.endswith(f"/{new}") else (old, new)
 
 
 def _are_prefixed(old: str, new: str) -> bool:

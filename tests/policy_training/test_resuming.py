@@ -139,7 +139,7 @@ def test_a_killed_training_has_the_alarms_and_the_best_weights_of_one_never_kill
     undecided_folder: Path, train_in_child: Train, tasks: list[Task], tmp_path: Path, name: str
 ) -> None:
     """Its record of an alarm is whole or absent, and none stays of a step that was taken again."""
-    guarded = StabilitySettings(patience=1, max_rollbacks=2, probe_every=2, kl_every=1)
+    guarded = StabilitySettings(patience=1, max_rollbacks=2, probe_every=2, probe_samples=1, kl_every=1)
     plan = {
         "settings": ALARMING[name], "model": str(undecided_folder), "budget": Budget(steps=14), "stability": guarded,
         "probe_tasks": [replace(task, id=f"held out {task.id}") for task in tasks],
