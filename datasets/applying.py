@@ -215,10 +215,14 @@ def _readings(tree: Tree, patch: Patch, before: Mapping[str, bytes]) -> Iterator
     as a plain diff.
 
     Raises:
-        PatchError: it has no plain diff.
+        PatchError: it has no plain diff, or none but git itself can tell its names.
     """
     if not _has_uncounted_lines(patch):
         yield _Reading(patch.text)
+    for entry in patch.plain.entries:
+        if entry.has_lone_prefix:
+            advice = "give both names one, as `git diff` does"
+            raise PatchError(f"{DOES_NOT_APPLY}{entry.names[-1]!r} has a prefix on one side alone: {advice}")
     for reading in _repaired(tree, patch):
         assert reading.diff is not None
         yield reading

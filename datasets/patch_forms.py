@@ -177,9 +177,11 @@ class _Reader:
     def _git_names(self, entry: DiffEntry, header: str, sides: Mapping[str, str]) -> None:
         """Read the names from the lines about a renaming, else from `---` and `+++`, else from the header."""
         old, new, level = _header_names(header, self._level)
+        entry.has_lone_prefix = old is None and _has_lone_prefix(header)
         moved = {match[1] in ("from", "old"): line[match.end() :] for line, match in _moves(entry.extended)}
         if moved:
             old, new = (unquoted(moved[is_old]) if is_old in moved else None for is_old in (True, False))
+            entry.has_lone_prefix = False
         elif len(sides) == 2:
             self._sides(entry, sides["---"], sides["+++"], level)
             return
@@ -201,8 +203,6 @@ class _Reader:
         entry.old, entry.new = _without(old, level), _without(new, level)
         if not entry.git and NOWHERE not in (old, new):
             entry.old, entry.new = _one_file(entry.old, entry.new, _is_epoch(old_line), _is_epoch(new_line))
-        elif entry.git and not any(map(_MOVED.match, entry.extended)):
-            entry.old, entry.new = _without_lone_prefix(entry.old, entry.new)
 
     def _binary(self, entry: DiffEntry) -> None:
         lines = [self._line()]
@@ -336,14 +336,7 @@ def _without_cr(line: str) -> str:
 def _header_names(header: str, level: int | None) -> tuple[str | None, str | None, int | None]:
     """The names in a `diff --git` line, which are equal but for their prefixes, and the number of their parts that
     are prefixes; None if they are not equal, as for a renamed file."""
-    spaces = sorted(
-        (place for place, sign in enumerate(header) if sign == " "), key=lambda at: abs(2 * at + 1 - len(header))
-    )
-    pairs = [(header[:place], header[place + 1 :]) for place in spaces[:MOST_SPACES]]
-    if header.startswith('"') or header.endswith('"'):
-        pair = re.fullmatch(rf"({QUOTED}|\S.*?) ({QUOTED}|\S.*)", header)
-        pairs = [(unquoted(pair[1]), unquoted(pair[2]))] if pair else []
-    for old, new in pairs:
+    for old, new in _pairs(header):
         parts = level
         if level is None and old == new:
             parts = 0
@@ -352,6 +345,22 @@ def _header_names(header: str, level: int | None) -> tuple[str | None, str | Non
         if parts is not None and _without(old, parts) == _without(new, parts):
             return _without(old, parts), _without(new, parts), parts
     return None, None, None
+
+
+def _pairs(header: str) -> list[tuple[str, str]]:
+    """The pairs of names that a `diff --git` line may have; the likeliest first."""
+    if header.startswith('"') or header.endswith('"'):
+        pair = re.fullmatch(rf"({QUOTED}|\S.*?) ({QUOTED}|\S.*)", header)
+        return [(unquoted(pair[1]), unquoted(pair[2]))] if pair else []
+    spaces = sorted(
+        (place for place, sign in enumerate(header) if sign == " "), key=lambda at: abs(2 * at + 1 - len(header))
+    )
+    return [(header[:place], header[place + 1 :]) for place in spaces[:MOST_SPACES]]
+
+
+def _has_lone_prefix(header: str) -> bool:
+    """Has one of two names a prefix, as with `--no-prefix --dst-prefix=new/`?"""
+    return any(new.endswith(f"/{old}") or old.endswith(f"/{new}") for old, new in _pairs(header))
 
 
 def _name(text: str, *, has_time: bool = False) -> str:
@@ -379,14 +388,6 @@ def _one_file(old: str, new: str, is_new: bool, is_deleted: bool) -> tuple[str, 
     but for an addition to the old name, such as `.new`."""
     name = old if new.startswith(old) else new
     return NOWHERE if is_new else name, NOWHERE if is_deleted and not is_new else name
-
-
-def _without_lone_prefix(old: str, new: str) -> tuple[str, str]:
-    """The two names of a file that git does not call moved: one of them may have a prefix, as with `--no-prefix
-    --dst-prefix=new/`."""
-    if new.endswith(f"/{old}"):
-        return old, old
-    return (new, new) if old.endswith(f"/{new}") else (old, new)
 
 
 def _are_prefixed(old: str, new: str) -> bool:

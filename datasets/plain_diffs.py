@@ -77,6 +77,8 @@ class DiffEntry:
     """Is it a binary file whose content the patch lacks?"""
     is_converted: bool = False
     """Do its header lines end in CR?"""
+    has_lone_prefix: bool = False
+    """Has one of the names in its first line a prefix, and the other none? Or has the file moved: nobody can tell."""
 
     @property
     def names(self) -> list[str]:

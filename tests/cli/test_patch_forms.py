@@ -122,7 +122,7 @@ FORMS: dict[str, tuple[str, str]] = {
     "mnemonic 1 2": (header("1/shop/cart.py", "2/shop/cart.py") + BODY, "fix"),
     "other prefixes": (git_header("before/shop/cart.py", "after/shop/cart.py") + BODY, "fix"),
     "no prefix, git": (git_header("shop/cart.py", "shop/cart.py") + BODY, "repair"),
-    "a prefix of the new name alone": (git_header("shop/cart.py", "new/shop/cart.py") + BODY, "repair"),
+    "a prefix of the new name alone": (git_header("shop/cart.py", "new/shop/cart.py") + BODY, "refused"),
     "no prefix, diff": (header("shop/cart.py", "shop/cart.py") + BODY, "repair"),
     "one prefix twice": (header("x/shop/cart.py", "x/shop/cart.py") + BODY, "fix"),
     "orig": (header("a/shop/cart.py.orig") + BODY, "fix"),

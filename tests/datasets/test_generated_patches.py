@@ -240,4 +240,4 @@ def test_a_patch_of_git_damaged_or_not_gives_what_git_gives(repository: Path, ra
                 _ = patch.files
             elif number == 0:
                 event("repaired" if found is not None else "refused")
-                assert found in (None, after)
+                assert found in (None, after), text
