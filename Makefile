@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints/train.txt constraints/model.txt
 	@touch $@
 	@echo "setup: done"
 
-demo: $(STAMP) ## the main job: SFT baseline, reinforcement learning from executed tests, report (about half an hour on two cores)
+demo: $(STAMP) ## the main job: SFT baseline, reinforcement learning from executed tests, report (an hour or so on two cores)
 	@$(BIN)/regrade demo $(DEMO_OPTIONS)
 
 demo-quick: $(STAMP) ## every phase of the demo for real, at a size that ends in four minutes
