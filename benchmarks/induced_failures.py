@@ -252,7 +252,7 @@ FAILURES: Mapping[str, Fail] = {
 }
 
 
-# ---------------------------------------------------------------- what comes of them
+# ---------------------------------------------------------------- their results
 
 
 class Outcome(NamedTuple):

@@ -162,7 +162,7 @@ def test_a_killed_training_has_the_alarms_and_the_best_weights_of_one_never_kill
 
 
 def alarms(run: Path) -> dict[str, Any]:
-    """The records of all alarms, with the weights of each; nothing else lies there."""
+    """The records of all alarms, with the weights of each; the folder holds nothing else."""
     found = {}
     for folder in (run / "trainer" / "alarms").iterdir():
         record = json.loads((folder / "alarm.json").read_text())
