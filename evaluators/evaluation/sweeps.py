@@ -79,8 +79,6 @@ class Sweep:
     """Attempts at each task at other temperatures, for the trade-off of fixes and breakage; None: `samples`."""
     validation_samples: int = 2
     """Attempts at each validation task and temperature."""
-    with_greedy: bool = False
-    """Is each policy evaluated greedily too, without choosing that temperature?"""
 
     def for_validation(self) -> list[Sampling]:
         return [_sampling(temperature, self.validation_samples) for temperature in self.temperatures]
@@ -88,8 +86,8 @@ class Sweep:
     def for_judging(self, best: float) -> list[Sampling]:
         """Samplings on the held-out tasks, lowest temperature first."""
         elsewhere = self.samples if self.samples_elsewhere is None else self.samples_elsewhere
-        temperatures = {*self.temperatures, best, *([GREEDY] if self.with_greedy else [])}
-        return [_sampling(t, self.samples if t == best else elsewhere) for t in sorted(temperatures)]
+        temperatures = sorted({*self.temperatures, best})
+        return [_sampling(t, self.samples if t == best else elsewhere) for t in temperatures]
 
 
 @dataclass(frozen=True, kw_only=True)

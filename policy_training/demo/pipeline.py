@@ -186,13 +186,12 @@ class Demo:
                     choose_temperature(self.run, entrant, load, self.settings.sweep, tasks, self._by())
 
     def judge(self) -> None:
-        """All policies on the held-out packages: greedily and at all temperatures, most at the best one."""
+        """All policies on the held-out packages, at their best temperature; the upper bound greedily."""
         tasks = self.tasks.held_out
         for entrant in self._entrants():
             name = entrant.name
             best = self.run.manifest.policies[name].best_temperature
-            is_bound = entrant.role == "upper bound"
-            samplings = [Sampling(GREEDY, 1)] if is_bound else self.settings.sweep.for_judging(best)
+            samplings = [Sampling(best, 1 if best == GREEDY else self.settings.held_out_samples)]
             if not self.run.finished(f"evaluate {name}"):
                 with self.run.phase(f"evaluate {name}"):
                     load, out = partial(entrant.load, tasks), self.run.evaluation(name)

@@ -95,5 +95,4 @@ class Recipe:
 
     @property
     def sweep(self) -> Sweep:
-        """One attempt at each other temperature shows the trade-off between fixes and breakage."""
-        return Sweep(self.temperatures, self.held_out_samples, 1, self.validation_samples, with_greedy=True)
+        return Sweep(self.temperatures, self.held_out_samples, validation_samples=self.validation_samples)

@@ -146,11 +146,19 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def program(pid: int) -> str:
+    """The name of the program that the process runs; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sandbox", ["auto", "process"])
 def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, number, code, sandbox):
-    (repo / "tests" / "test_slow.py").write_text("import time\n\n\ndef test_slow():\n    time.sleep(120)\n")
+    (repo / "tests" / "test_slow.py").write_text("import subprocess\n\n\ndef test_slow():\n    subprocess.run(['sleep', '120'])\n")
     (tmp_path / "scratch").mkdir()
     environment = {**os.environ, "REGRADE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "scratch")}
     arguments = command("score", fix, "--repo", repo, "--sandbox", sandbox)
@@ -158,13 +166,12 @@ def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, nu
         arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 60
-        while len(descendants(process.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(1.0)  # the tests are under way by now
+        while "sleep" not in map(program, descendants(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)  # until the test is under way
         started = descendants(process.pid)
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
-    assert started, err
+    assert len(started) > 1, err
     assert process.returncode == code
     assert out == ""
     assert err.strip().splitlines()[-1].startswith("stopped;"), err

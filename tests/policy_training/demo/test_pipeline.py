@@ -87,5 +87,5 @@ def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path
     assert after["sft"] == before["sft"]
     assert all(phase.done for phase in after.values())
     found = rows(Run.open(out))
-    assert len(found) == len(set(found)) == 4 * 5 * (1 + 2 + 1) + 5 + 2 * 2  # policies x tasks x attempts, controls
+    assert len(found) == len(set(found)) == 4 * 5 * 2 + 5 + 2 * 2 + 2 * 2  # policies x tasks x attempts, controls
     assert Run.open(out).training()["grpo"][0]["turns"] > 1, "it plays whole episodes"
