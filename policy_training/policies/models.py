@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def load_model(
             if unpacking:  # it would save unpacked weights by the names of packed ones, which load as random ones
                 vars(model).pop("_weight_conversions", None)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = textwrap.shorten(str(error).strip().rstrip("."), 300, placeholder=" ...")
         raise UserError(
             f"model {name!r} cannot be loaded: {reason} "
             f"(give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
@@ -206,16 +207,28 @@ def _embedded_folder() -> Path:
         )
     folder = default_cache() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
     if not folder.is_dir():
-        _convert(weights, folder)
+        _convert_once(weights, folder)
     return folder
+
+
+def _convert_once(weights: Path, folder: Path) -> None:
+    """Convert, or wait for the process that does: two would replace the folder while the other reads it."""
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _convert(weights, folder)
 
 
 def _convert(weights: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    with quiet_libraries():
+        tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+        model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
     # transformers still treats the dequantised model as quantised, and refuses to save it.
     model.hf_quantizer = None
     del model.config.quantization_config

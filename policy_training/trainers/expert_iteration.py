@@ -126,10 +126,12 @@ class ExpertIteration:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
         sampler = policy or ModelPolicy(language_model, name)
         attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
+        of_traces: dict[str, float] = {}
         if traces and self.agent is not None:
             began = time.monotonic()
             told = None if progress is None else partial(progress, "tracing")
-            new = traces_of_fixes(attempts, tasks, scorer, self.agent.limits, seed, told)
+            made = traces_of_fixes(attempts, tasks, scorer, self.agent.limits, seed, told)
+            new, of_traces = list(made.traces), made.figures()
             spent = replace(spent, execution=spent.execution + time.monotonic() - began)
         else:
             hands_in = self.agent is not None and self.agent.limits.turns > 1
@@ -138,6 +140,7 @@ class ExpertIteration:
             **rates(attempts),
             **episode_rates([attempt.rollout for attempt in attempts]),
             **numbers_of_round(attempts, reward),
+            **of_traces,
         }
         return Round(attempts, new, spent, None if policy is None else policy.times, figures)
 
