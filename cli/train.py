@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regrade.cli.console import progress, stderr
+from regrade.cli.console import activities, stderr
 from regrade.cli.extras import check_training_libraries, training_libraries
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
@@ -58,6 +58,7 @@ def train(options: TrainingOptions) -> None:
     check_training_libraries("`regrade train`")
     loaded = _tasks_to_learn(recipe)
     with training_libraries("`regrade train`"):  # they take seconds to import
+        from regrade.policy_training.policies.models import check_model
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.processes import is_main, on_this_machine
@@ -68,6 +69,7 @@ def train(options: TrainingOptions) -> None:
 
     algorithm, out, sandbox = recipe.algorithm, options.out, options.sandbox
     plan = TrainingPlan.of(recipe)
+    check_model(plan.model)  # before tests are run
     if algorithm != "sft":
         check_teaches(plan.reward)  # before tests are run
     plan = replace(
@@ -87,8 +89,13 @@ def train(options: TrainingOptions) -> None:
         with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
             run_training(plan, chosen, scorer, out)
         return
-    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
-        checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
+    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, activities() as report:
+
+        def told(what: str, done: int, total: int) -> None:
+            report(f"{algorithm}: {what}", done, total)
+
+        told("loading the model", 0, 0)
+        checkpoint = run_training(plan, chosen, scorer, out, progress=told, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")
     typer.echo(checkpoint)

@@ -101,6 +101,7 @@ def load_model(
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
+    check_model(name)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = str(_embedded_folder()) if name == EMBEDDED else name
     base = _base_of_adapters(folder)
@@ -131,6 +132,37 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def check_model(name: str) -> None:
+    """Refuse what cannot be a model, without loading it: before work whose result would wait for it.
+
+    Raises:
+        UserError: the folder holds no model, or the name is neither a folder here nor one that the hub could have.
+    """
+    folder = Path(name)
+    if name == EMBEDDED:
+        return
+    if not folder.is_dir():
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise UserError(
+                f"model {name!r} cannot be loaded: there is no such folder, and the hub has no such names (give "
+                f"{EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
+            ) from error
+        return
+    if not _holds_model(folder):
+        inside = sorted(filter(_holds_model, folder.glob("checkpoints/*")), key=lambda path: path.stat().st_mtime)
+        advice = f"give its checkpoint, such as {inside[-1]}" if inside else "give the folder of a checkpoint"
+        raise UserError(f"model {name!r} cannot be loaded: the folder has no config.json; {advice}")
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
 
 
 def _base_of_adapters(folder: str) -> str | None:
