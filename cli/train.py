@@ -56,6 +56,10 @@ def train(options: TrainingOptions) -> None:
     """
     recipe = recipe_of(options)
     check_training_libraries("`regrade train`")
+    if options.track is not None:  # before tasks are made
+        from regrade.policy_training.trainers.tracking import check_trackers
+
+        check_trackers((options.track,))
     loaded = _tasks_to_learn(recipe)
     with training_libraries("`regrade train`"):  # they take seconds to import
         from regrade.policy_training.policies.models import check_model
