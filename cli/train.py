@@ -102,6 +102,8 @@ def train(options: TrainingOptions) -> None:
         checkpoint = run_training(plan, chosen, scorer, out, progress=told, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")
+    taught = "" if algorithm in ("sft", "reward-model") else f"; what each component taught: regrade rewards audit {out}"
+    _tell(f"all curves: regrade report {out}{taught}")
     typer.echo(checkpoint)
 
 

@@ -99,7 +99,7 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
     assert not run.exists()
 
 
-def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tasks, tmp_path):
+def test_a_reward_that_cannot_train_and_a_folder_without_a_model_are_refused_before_tests_are_run(regrade, tasks, tmp_path):
     unmeasured, rewards = tmp_path / "unmeasured.jsonl", tmp_path / "constant.py"
     found = [json.loads(line) for line in tasks.read_text().splitlines()]
     for task in found:
@@ -112,6 +112,10 @@ def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tas
     given = ("--tasks", unmeasured, "--steps", "1", "--out", tmp_path / "run", "--reward", f"{rewards}:odd")
     outcome = regrade("train", "grpo", *given)
     assert outcome.is_refusal("Score(nan) is outside [0, 1]: pass a number from 0 to 1")
+    assert "unchanged tests" not in outcome.err
+    (tmp_path / "empty").mkdir()
+    outcome = regrade("train", "grpo", *given[:-2], "--model", tmp_path / "empty")
+    assert outcome.is_refusal("the folder has no config.json; give the folder of a checkpoint")
     assert "unchanged tests" not in outcome.err
 
 

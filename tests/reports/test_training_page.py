@@ -33,7 +33,7 @@ def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
         assert f"<h3>{title}</h3>" in page
     assert "<h3>alarms</h3>" not in page
     assert "<h3>traces/fixes</h3>" not in page, "a number that was logged once is no curve"
-    assert "<dt>traces/fixes</dt><dd>17" in page
+    assert "<dt>traces/fixes</dt><dd>17</dd>" in page
     assert "step 3: grad norm (55); back to step 2" in page
     assert "step 5: not finite (not finite)" in page
     assert "loss was not finite at step 5" in page
