@@ -22,6 +22,7 @@ from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
+    from regrade.evaluators.storage.run import Run
     from regrade.policy_training.recipe_files import TrainingRecipe
 
 
@@ -102,9 +103,31 @@ def train(options: TrainingOptions) -> None:
         checkpoint = run_training(plan, chosen, scorer, out, progress=told, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")
-    taught = "" if algorithm in ("sft", "reward-model") else f"; what each component taught: regrade rewards audit {out}"
+    if note := vain_note(Run.open(out), algorithm):
+        _tell(f"note: {note}")
+    taught = (
+        "" if algorithm in ("sft", "reward-model") else f"; what each component taught: regrade rewards audit {out}"
+    )
     _tell(f"all curves: regrade report {out}{taught}")
     typer.echo(checkpoint)
+
+
+def vain_note(run: Run, algorithm: str) -> str:
+    """A sentence about a training that compared attempts and found no difference; empty for all others."""
+    from regrade.evaluators.analysis.training_audit import audit_training
+
+    if algorithm not in ("grpo", "rloo"):
+        return ""
+    audits = {audited.phase: audited for audited in audit_training(run)}
+    audited = audits.get(algorithm)
+    if audited is None or not audited.groups or audited.different_groups:
+        return ""
+    shares = [row["malformed"] for row in run.training()[algorithm] if row.get("malformed") is not None]
+    unread = f" ({sum(shares) / len(shares):.0%} of them could not be read)" if shares else ""
+    return (
+        f"nothing was learned: at each of {audited.groups} times a task was tried, all attempts were paid the same{unread}"
+        "; train by sft first, choose easier tasks, or make more attempts (--samples)"
+    )
 
 
 def _tasks_to_learn(recipe: TrainingRecipe) -> list[Task]:
