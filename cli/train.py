@@ -125,8 +125,8 @@ def vain_note(run: Run, algorithm: str) -> str:
     shares = [row["malformed"] for row in run.training()[algorithm] if row.get("malformed") is not None]
     unread = f" ({sum(shares) / len(shares):.0%} of them could not be read)" if shares else ""
     return (
-        f"nothing was learned: at each of {audited.groups} times a task was tried, all attempts were paid the same{unread}"
-        "; train by sft first, choose easier tasks, or make more attempts (--samples)"
+        f"nothing was learned: at each of {audited.groups} times a task was tried, all attempts were paid the same"
+        f"{unread}; train by sft first, choose easier tasks, or make more attempts (--samples)"
     )
 
 
