@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import textwrap
@@ -239,19 +240,12 @@ def _embedded_folder() -> Path:
         )
     folder = default_cache() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
     if not folder.is_dir():
-        _convert_once(weights, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two commands started at once would remove each other's drafts
+            if not folder.is_dir():
+                _convert(weights, folder)
     return folder
-
-
-def _convert_once(weights: Path, folder: Path) -> None:
-    """Convert, or wait for the process that does: two would replace the folder while the other reads it."""
-    import fcntl
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            _convert(weights, folder)
 
 
 def _convert(weights: Path, folder: Path) -> None:

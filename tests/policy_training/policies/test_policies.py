@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +13,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.storage.journal import replaced_folder
 from regrade.policy_training.loading import load_policy
-from regrade.policy_training.policies import models
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, check_model, load_model
 from regrade.policy_training.policies.scripted import NoOp, Reference
@@ -120,29 +116,6 @@ def test_a_folder_of_a_run_names_its_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         check_model(str(tmp_path / "checkpoints" / "stf"))
     check_model("some/model")  # the hub may have it
-
-
-def test_the_embedded_model_is_converted_once_by_those_who_need_it_at_the_same_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights = tmp_path / "weights.gguf"
-    weights.write_bytes(b"weights")
-    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "embedded_weights", lambda: weights)
-    begun: list[Path] = []
-
-    def convert(_weights: Path, folder: Path) -> None:
-        begun.append(folder)
-        time.sleep(0.2)
-        with replaced_folder(folder) as draft:
-            (draft / "config.json").write_text("{}")
-
-    monkeypatch.setattr(models, "_convert", convert)
-    with ThreadPoolExecutor(4) as threads:
-        folders = {future.result() for future in [threads.submit(models._embedded_folder) for _ in range(4)]}
-    (folder,) = folders
-    assert begun == [folder]
-    assert (folder / "config.json").read_text() == "{}"
 
 
 def test_a_model_that_does_more_to_its_logits_is_a_user_error(
