@@ -146,7 +146,7 @@ def _is_of_the_model(event: Mapping[str, Any], answered: set[object]) -> bool:
     history, a request for one.
     """
     if "kind" in event:
-        return event["kind"] == "ActionEvent"
+        return bool(event["kind"] == "ActionEvent")
     action, arguments = event.get("action"), mapping(event.get("args"))
     if not isinstance(action, str) or action == NOTHING or event.get("source", "agent") != "agent":
         return False

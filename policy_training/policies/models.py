@@ -146,7 +146,7 @@ def check_model(name: str) -> None:
         return
     if not folder.is_dir():
         from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not re-exported
 
         try:
             validate_repo_id(name)
