@@ -87,8 +87,7 @@ def train(options: TrainingOptions) -> None:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     chosen = measured(loaded, sandbox)
     probes = model_probes(options.reward_model)
-    if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
-        _tell(f"{out} holds a finished training: nothing is trained")
+    was_finished = (out / "manifest.json").exists() and Run.open(out).finished(algorithm)
     workers = options.workers or max(1, (os.cpu_count() or 1) // on_this_machine())
     if not is_main():  # of several processes: it plays and judges its share, and says and writes nothing
         with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
@@ -103,6 +102,8 @@ def train(options: TrainingOptions) -> None:
         checkpoint = run_training(plan, chosen, scorer, out, progress=told, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")
+    if was_finished:  # and it was this one: another is refused
+        _tell(f"{out} holds this training, finished: nothing is trained")
     if note := vain_note(Run.open(out), algorithm):
         _tell(f"note: {note}")
     taught = (
