@@ -40,7 +40,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
-from regrade.policy_training.trainers.expert_iteration import ExpertIteration
+from regrade.policy_training.trainers.expert_iteration import SAMPLED, ExpertIteration
 from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
@@ -492,7 +492,9 @@ def _train_reward_model(
     scorer: Scorer,
     log: StepLog | None,
 ) -> None:
-    attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
+    sampled = run.folder / "trainer" / SAMPLED
+    policy = ModelPolicy(model, "sampler")
+    attempts, _ = gather(policy, tasks, settings.sampling, plan.seed, scorer, plan.reward, stored=sampled)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
         model,
@@ -505,6 +507,7 @@ def _train_reward_model(
     )
     run.rewind("reward-model-test")
     run.log("reward-model-test", 1, 0.0, **figures)
+    sampled.unlink()
 
 
 def _log(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from regrade.datasets.patches import Patch
 from regrade.evaluators.scoring.static_workers import _unended
 from regrade.evaluators.static import patch_text
-from regrade.evaluators.static.line_changes import changed_numbers
+from regrade.datasets.line_changes import changed_numbers
 from regrade.rewards import ChangedLines, PatchText, Score, reward
 from regrade.rewards.evidence import EvidenceSet
 
