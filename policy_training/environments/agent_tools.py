@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 import msgspec
 
+from regrade.datasets.episode_json import plain_argument
 from regrade.datasets.episodes import Episode, EpisodeEnd, SeenTests, Step
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
@@ -112,7 +113,8 @@ class RunningEpisode:
         patch = self.tree.patch
         step = Step(
             tool=tool,
-            arguments=dict(arguments),
+            # A refused text is not bounded by the tree's limits, and no one reads it again.
+            arguments=_refused_arguments(arguments) if is_mistake else dict(arguments),
             observation=_cut(text),
             seconds=time.monotonic() - began,
             is_mistake=is_mistake,
@@ -178,6 +180,11 @@ class RunningEpisode:
             tokens=self.tokens,
             patches=dict(self.tree.states),
         )
+
+
+def _refused_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with their long texts cut, so that a flood of them does not fill memory."""
+    return {str(name): plain_argument(value) for name, value in arguments.items()}
 
 
 def tool(method: Callable[P, str]) -> Callable[P, str]:

@@ -94,7 +94,8 @@ class Own:
 
     @property
     def runs(self) -> int:
-        return len(self.file.with_suffix(".log").read_text().splitlines())
+        log = self.file.with_suffix(".log")
+        return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_a_probe_that_waits_is_stopped_at_once_and_not_tried_again(own: Own, mon
     verdict = own.score("wait = 1\n")
     assert (verdict.value, verdict.is_lost) == (None, True)
     assert "Todos: no answer within 3 s" in (verdict.cause or "")
-    assert own.runs == 1
+    assert own.runs <= 1  # on a busy machine, its process may not even have started
 
 
 def test_a_passed_probe_that_waits_is_an_error_that_names_the_task(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +184,9 @@ def test_a_passed_probe_that_waits_is_an_error_that_names_the_task(own: Own, mon
         over.wait()
         return Silent()
 
-    said = r"the probe of Silent did not end within 0.2 s \(it is at test_own_probes.py:\d+\), for task 't': it must end"
+    said = (
+        r"the probe of Silent did not end within 0.2 s \(it is at test_own_probes.py:\d+\), for task 't': it must end"
+    )
     with (
         Scorer(workers=1, sandbox="process", cache=own.cache, probes={Silent: waiting}) as scorer,
         pytest.raises(ProbeError, match=said),

@@ -217,7 +217,9 @@ def test_a_flood_is_bounded_in_time_and_size(agent: RepositoryEnvironment) -> No
     call_tool(agent, "edit", '{"path": "a.py", "new": ' + "[" * 100_000)
     call_tool(agent, "read_file", {"path": "library.py", "first_line": 10**400})
     call_tool(agent, "read_file", '{"path": "library.py", "first_line": 1e999, "last_line": NaN}')
+    assert "at most 4,000,000 are allowed" in agent.edit("huge.py", new="x" * 50_000_000)
     assert all(step.is_mistake for step in agent.session.steps)
+    assert max(len(repr(step.arguments)) for step in agent.session.steps) < 10_000_000, "the record keeps no flood"
     assert max(len(step.observation) for step in agent.session.steps) < 17_000
     assert time.monotonic() - began < 30
 
