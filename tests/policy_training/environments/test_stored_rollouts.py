@@ -81,7 +81,10 @@ def test_a_killed_sampling_goes_on_to_the_same_attempts(
     first.close()
 
 
-def test_what_was_sampled_is_written_when_the_process_stops(policy: Counted, tasks: list[Task], tmp_path: Path) -> None:
+def test_what_was_sampled_is_written_when_the_process_stops(
+    policy: Counted, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", 1e6)
     path = tmp_path / "sampled.jsonl"
     sampling = stored_rollouts(policy, tasks, SAMPLING, 7, path)
     begun = list(islice(sampling, 2))
