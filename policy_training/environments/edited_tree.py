@@ -26,7 +26,7 @@ class ToolMistakeError(RuntimeError):
     """The agent's own mistake: the message becomes the observation."""
 
 
-class _Edit(NamedTuple):
+class _FileEdit(NamedTuple):
     """What became of a file."""
 
     text: str | None
@@ -50,7 +50,7 @@ class EditedTree:
         self._edits: dict[str, str | None] = {}
         self._diffs: dict[str, str] = {}
         """Edited path -> its entry in the patch."""
-        self._history: list[tuple[str, _Edit | None]] = []
+        self._history: list[tuple[str, _FileEdit | None]] = []
         """Of each change, the path and its edit before (None: as at the base)."""
         self._patch = Patch("")
         self.states = {self._patch.digest: self._patch}
@@ -122,12 +122,12 @@ class EditedTree:
             )
         self._record += len(patch.text) if is_new else 0
         self._history.append((path, before))
-        self._set(path, _Edit(text, diff) if text != old else None, patch)
+        self._set(path, _FileEdit(text, diff) if text != old else None, patch)
 
-    def _edit(self, path: str) -> _Edit | None:
-        return _Edit(self._edits[path], self._diffs[path]) if path in self._edits else None
+    def _edit(self, path: str) -> _FileEdit | None:
+        return _FileEdit(self._edits[path], self._diffs[path]) if path in self._edits else None
 
-    def _set(self, path: str, edit: _Edit | None, patch: Patch) -> None:
+    def _set(self, path: str, edit: _FileEdit | None, patch: Patch) -> None:
         was_there = self.exists(path)
         if edit is None:
             self._edits.pop(path, None)
