@@ -13,10 +13,10 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.stored_rollouts import stored_rollouts
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
-from regrade.policy_training.environments.stored_rollouts import stored_rollouts
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.errors import errors_of_attempt
@@ -199,7 +199,7 @@ def gather(
     if stored is None:
         proposed = policy.propose([task.without_reference() for task in tasks], [sampling], seed)
     else:
-        proposed = stored_rollouts(policy, tasks, sampling, seed, stored)
+        proposed = stored_rollouts(policy, tasks, [sampling], seed, stored)
     for rollout in proposed:
         rollouts.append(rollout)
         if progress is not None:

@@ -11,11 +11,11 @@ import pytest
 
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation import stored_rollouts as module
+from regrade.evaluators.evaluation.stored_rollouts import stored_rollouts
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments import stored_rollouts as module
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
-from regrade.policy_training.environments.stored_rollouts import stored_rollouts
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import load_model
 
@@ -63,20 +63,20 @@ def test_a_killed_sampling_goes_on_to_the_same_attempts(
     monkeypatch.setattr(module, "PAUSE", 0.0)
     path = tmp_path / "sampled.jsonl"
     whole = list(policy.policy.propose(tasks, [SAMPLING], 7))
-    first = stored_rollouts(policy, tasks, SAMPLING, 7, path)
+    first = stored_rollouts(policy, tasks, [SAMPLING], 7, path)
     begun = list(islice(first, SAMPLING.samples + 1))  # one task at least is open
     with path.open("a") as file:
         file.write('{"task": "torn')  # the kill came in the midst of a line
-    resumed = list(stored_rollouts(policy, tasks, SAMPLING, 7, path))
+    resumed = list(stored_rollouts(policy, tasks, [SAMPLING], 7, path))
     assert contents(resumed) == contents(whole)
     complete = {name for name in policy.asked[0] if sum(each.task_id == name for each in begun) == SAMPLING.samples}
     assert policy.asked[1] == [task.id for task in tasks if task.id not in complete]
     assert len(path.read_text().splitlines()) == len(whole), "nothing is doubled"
 
-    assert contents(list(stored_rollouts(policy, tasks, SAMPLING, 7, path))) == contents(whole)
+    assert contents(list(stored_rollouts(policy, tasks, [SAMPLING], 7, path))) == contents(whole)
     assert len(policy.asked) == 2, "nothing is sampled again"
     changed = [replace(tasks[0], fail_to_pass=()), *tasks[1:]]
-    list(islice(stored_rollouts(policy, changed, SAMPLING, 7, path), len(whole)))
+    list(islice(stored_rollouts(policy, changed, [SAMPLING], 7, path), len(whole)))
     assert policy.asked[2] == [tasks[0].id], "of a task that has changed, all is"
     first.close()
 
@@ -86,7 +86,7 @@ def test_what_was_sampled_is_written_when_the_process_stops(
 ) -> None:
     monkeypatch.setattr(module, "PAUSE", 1e6)
     path = tmp_path / "sampled.jsonl"
-    sampling = stored_rollouts(policy, tasks, SAMPLING, 7, path)
+    sampling = stored_rollouts(policy, tasks, [SAMPLING], 7, path)
     begun = list(islice(sampling, 2))
     assert not path.exists(), "not each attempt waits for the disk"
     sampling.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,8 @@ PAUSE = 2.0
 
 
 def stored_rollouts(
-    policy: Policy, tasks: Sequence[Task], sampling: Sampling, seed: int, path: Path
-) -> Iterator[Rollout]:
+    policy: Policy, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int, path: Path
+) -> Generator[Rollout, None, None]:
     """As `policy.propose`, with a file of the rollouts so far, which must be of the same policy.
 
     Tasks of which the file holds all attempts are not asked for again. The others are, with all of their attempts: a
@@ -28,30 +28,31 @@ def stored_rollouts(
         OSError: the disk is full; the file holds what was written before.
     """
     answers = Answers(path)
-    wanted: dict[str, dict[int, Trial]] = {}
-    for trial in trials(tasks, [sampling]):
-        wanted.setdefault(trial.task.id, {})[trial.sample] = trial
-    known = {
-        (name, sample): replace(answer, policy=policy.name)
-        for name, of_task in wanted.items()
-        for sample, trial in of_task.items()
-        if (answer := answers.get(trial, seed)) is not None
-    }
-    yield from known.values()
-    missing = [task for task in tasks if any((task.id, sample) not in known for sample in wanted[task.id])]
-    if not missing:
+    due = {_key(trial.task.id, trial.temperature, trial.sample): trial for trial in trials(tasks, samplings)}
+    found = {key: answer for key, trial in due.items() if (answer := answers.get(trial, seed)) is not None}
+    yield from (replace(answer, policy=policy.name) for answer in found.values())
+    open_tasks = {trial.task.id for key, trial in due.items() if key not in found}
+    if not open_tasks:
         return
     unwritten: list[tuple[Trial, Rollout]] = []
     written = time.monotonic()
+    proposed = policy.propose([task.without_reference() for task in tasks if task.id in open_tasks], samplings, seed)
     try:
-        for rollout in policy.propose([task.without_reference() for task in missing], [sampling], seed):
-            if (rollout.task_id, rollout.sample) in known:
+        for rollout in proposed:
+            key = _key(rollout.task_id, rollout.temperature, rollout.sample)
+            if key in found:
                 continue
-            unwritten.append((wanted[rollout.task_id][rollout.sample], rollout))
+            unwritten.append((due[key], rollout))
             if time.monotonic() - written >= PAUSE:
                 unwritten, batch = [], unwritten
                 answers.add_all(batch)
                 written = time.monotonic()
             yield rollout
     finally:
+        if isinstance(proposed, Generator):
+            proposed.close()
         answers.add_all(unwritten)
+
+
+def _key(task_id: str, temperature: float, sample: int) -> tuple[str, float, int]:
+    return task_id, float(temperature), sample
