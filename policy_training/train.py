@@ -19,7 +19,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
-from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
+from regrade.policy_training.environments.attempts import Attempt, gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
@@ -467,7 +467,12 @@ def _run_trainer(
             train_sft(model, examples, settings, **of_all)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=partial(keep, 0), **of_all)
+
+            def keep_once(attempts: list[Attempt]) -> None:
+                run.rewind_samples(-1)  # a process that was killed at once after it has left the same
+                keep(0, attempts)
+
+            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=keep_once, **of_all)
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **done.figures, **waited)
