@@ -16,7 +16,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class OutOfTimeError(Exception):
+class OutOfTimeError(RuntimeError):
     """A call did not end within its limit. `frames` is what it was doing, the innermost frame first."""
 
     def __init__(self, seconds: float, frames: list[FrameType]) -> None:

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from regrade.datasets.errors import PatchError as PatchError
 from regrade.datasets.errors import UserError
 from regrade.datasets.patch_forms import plain_diff
-from regrade.datasets.plain_diffs import NOWHERE, DiffEntry, PlainDiff, git_header, side
-from regrade.datasets.text_diffs import unified_lines
+from regrade.datasets.plain_diffs import NOWHERE, DiffEntry, PlainDiff
+from regrade.datasets.text_diffs import unified_diff_of
 
 LARGEST_MB = 4
 """The size limit of a patch. No hand or model writes a larger change of code; parsing it would take minutes."""
@@ -165,13 +165,3 @@ def check_path(name: str) -> None:
     longest = max((len(part.encode("utf-8", "surrogatepass")) for part in pure.parts), default=0)
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST_PATH or longest > LONGEST_NAME:
         raise PatchError(f"the path {name[:40]!r}... is too long (limits: {LONGEST_PATH} bytes, {LONGEST_NAME} a name)")
-
-
-def unified_diff_of(path: str, old: str | None, new: str | None) -> str:
-    """The entry of one file in a patch (None: no file); empty if nothing differs."""
-    if old == new:
-        return ""
-    old_name, new_name = (NOWHERE if text is None else path for text in (old, new))
-    text = "".join(unified_lines(old or "", new or "", side("a", old_name), side("b", new_name)))
-    mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
-    return f"{git_header(path, path)}\n{mode}{text}"

@@ -45,16 +45,6 @@ class Rollout:
     episode: Episode | None = None
     """The record of an agent's steps; None: the policy answered once."""
 
-    @property
-    def described(self) -> str:
-        """Which attempt it is, in words."""
-        return described_attempt(self.policy, self.task_id, self.temperature, self.sample)
-
-
-def described_attempt(policy: str, task_id: str, temperature: float, sample: int) -> str:
-    """An attempt in words; samples are counted from 1."""
-    return f"task {task_id!r}, attempt {sample + 1} of {policy!r} at temperature {temperature:g}"
-
 
 class Policy(Protocol):
     """A source of patches. It receives tasks without their reference (`Task.without_reference`)."""

@@ -8,12 +8,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from regrade.datasets.line_changes import LineRange, changed_numbers, equal_ends
+from regrade.datasets.plain_diffs import NOWHERE, git_header, side
 
 MOST_STEPS = 100_000_000
 """Of difflib in the worst case, some ten seconds (of usual texts, milliseconds); beyond them, `changed_numbers` aligns
 the lines. difflib takes cubic time on texts that repeat their lines, which an agent can write."""
 CONTEXT = 3
 """Unchanged lines around a change."""
+
+
+def unified_diff_of(path: str, old: str | None, new: str | None) -> str:
+    """The entry of one file in a patch (None: no file); empty if nothing differs."""
+    if old == new:
+        return ""
+    old_name, new_name = (NOWHERE if text is None else path for text in (old, new))
+    text = "".join(unified_lines(old or "", new or "", side("a", old_name), side("b", new_name)))
+    mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
+    return f"{git_header(path, path)}\n{mode}{text}"
 
 
 def unified_lines(old: str, new: str, old_side: str, new_side: str) -> Iterator[str]:

@@ -43,3 +43,8 @@ def errors_of_attempt(attempt: str) -> Iterator[None]:
         yield
     except RewardError as error:
         raise type(error)(f"{attempt}: {error}") from error
+
+
+def described_attempt(policy: str, task_id: str, temperature: float, sample: int) -> str:
+    """An attempt in words; samples are counted from 1."""
+    return f"task {task_id!r}, attempt {sample + 1} of {policy!r} at temperature {temperature:g}"

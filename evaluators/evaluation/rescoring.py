@@ -12,7 +12,6 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.rollouts import described_attempt
 from regrade.evaluators.evaluation.rollout_scoring import evidence_path
 from regrade.evaluators.static.patch_text import as_written
 from regrade.evaluators.storage import journal
@@ -20,7 +19,7 @@ from regrade.evaluators.storage.evidence_file import EvidenceFile, StoredEvidenc
 from regrade.evaluators.storage.rows import checked, is_lost
 from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward
-from regrade.rewards.errors import errors_of_attempt
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import Diff, EvidenceSet, PatchText
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")

@@ -37,7 +37,7 @@ from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, ta
 from regrade.evaluators.storage.step_effects import forget_steps, steps_path
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.errors import errors_of_attempt
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import (
     DefaultVerification,
     Diff,
@@ -183,7 +183,7 @@ def _score(
             rows.append(_lost_row(rollout, task, needs, reward, effects))
             continue
         evidence = next(remaining)
-        with errors_of_attempt(rollout.described):
+        with errors_of_attempt(described_attempt(rollout.policy, rollout.task_id, rollout.temperature, rollout.sample)):
             breakdown = reward.evaluate(evidence)
         rows.append(_row(rollout, task, evidence, breakdown, reward.name, effects))
     return rows

@@ -19,7 +19,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.errors import errors_of_attempt
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
 
 
@@ -131,7 +131,7 @@ def _attempt(
     if rollout.lost:
         return Attempt(rollout, None, None, change.compiles, is_empty=change.is_empty)
     run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
-    with errors_of_attempt(rollout.described):
+    with errors_of_attempt(described_attempt(rollout.policy, rollout.task_id, rollout.temperature, rollout.sample)):
         breakdown = reward.reward.evaluate(evidence) if executed else None
     tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
     value, cause = reward.payment(

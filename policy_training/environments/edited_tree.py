@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from regrade.datasets.applying import parents
 from regrade.datasets.patch_forms import is_cache
-from regrade.datasets.patches import LARGEST_MB, Patch, PatchError, check_path, unified_diff_of
+from regrade.datasets.patches import LARGEST_MB, Patch, PatchError, check_path
 from regrade.datasets.tasks import IGNORED_DIRECTORIES, Tree, is_ignored
+from regrade.datasets.text_diffs import unified_diff_of
 
 LARGEST_FILE = 4_000_000
 """Bytes of a file that can be read, searched, edited and deleted."""
