@@ -19,7 +19,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
-from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
+from regrade.policy_training.environments.attempts import Attempt, gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import (
     DemonstrationFile,
     read_transcripts,
@@ -44,7 +44,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
-from regrade.policy_training.trainers.expert_iteration import ExpertIteration
+from regrade.policy_training.trainers.expert_iteration import SAMPLED, ExpertIteration
 from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
@@ -490,9 +490,12 @@ def _run_trainer(
             train_sft(model, examples, settings, **of_all)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(
-                model, tasks, scorer, reward=plan.reward, keep=partial(keep, 0), progress=progress, **of_all
-            )
+
+            def keep_once(attempts: list[Attempt]) -> None:
+                run.rewind_samples(-1)  # a process that was killed at once after it has left the same
+                keep(0, attempts)
+
+            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=keep_once, progress=progress, **of_all)
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **done.figures, **waited)
@@ -518,8 +521,9 @@ def _train_reward_model(
     log: StepLog | None,
     progress: Progress | None,
 ) -> None:
+    sampled = run.folder / "trainer" / SAMPLED
     sampler = ModelPolicy(model, "sampler")
-    attempts, _ = gather(sampler, tasks, settings.sampling, plan.seed, scorer, plan.reward, progress)
+    attempts, _ = gather(sampler, tasks, settings.sampling, plan.seed, scorer, plan.reward, progress, stored=sampled)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
         model,
@@ -532,6 +536,7 @@ def _train_reward_model(
     )
     run.rewind("reward-model-test")
     run.log("reward-model-test", 1, 0.0, **figures)
+    sampled.unlink()
 
 
 def _log(run: Run, plan: TrainingPlan, language_model: LanguageModel, progress: Progress | None) -> StepLog:
