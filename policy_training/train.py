@@ -514,11 +514,7 @@ def _log(
         run.log(plan.algorithm, step, seconds, **numbers)
         if plan.save_every and step and step % plan.save_every == 0:
             language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"), plan.files)
-        if progress is None:
-            return
-        if plan.budget.steps is not None:
-            progress(step, max(step, plan.budget.steps))
-        elif plan.budget.seconds is not None:
-            progress(round(seconds), round(plan.budget.seconds))
+        if progress is not None:
+            progress(*plan.budget.progress(step, seconds))
 
     return log

@@ -8,6 +8,7 @@
     RUN/samples.jsonl                   attempts from along a training
     RUN/checkpoints/NAME/               weights and optimizer states
     RUN/hunks.jsonl                     values of hunks: see `regrade.reports.attribution_store`
+    RUN/locks/PART                      empty, while several processes share the run: see `Run.writing`
     RUN/summary.json, RUN/report.html   written by `regrade.reports`
 
 Every file is appended line by line or replaced atomically, so a killed run can be opened and continued.
@@ -15,16 +16,14 @@ Every file is appended line by line or replaced atomically, so a killed run can 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import is_text, parse_json, read_text
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.file_locks import locked
 from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.evaluators.storage.manifest import (
     ADVICE,
@@ -52,6 +52,9 @@ from regrade.evaluators.storage.manifest import (
 HEARTBEAT_SECONDS = 5.0
 """The most of a phase's wall time that a `kill -9` loses."""
 
+OF_MANIFEST = "manifest.json"
+"""The lock of the manifest, among those of the parts of a run."""
+
 RECORDED_LATER = ("comparison", "continued_with")
 """Parts of a configuration that a run does not begin with."""
 
@@ -66,12 +69,19 @@ class Run:
     """A run's folder. The constructor creates the folder and its manifest, or opens existing ones.
 
     Each access reads the manifest again and each change replaces it atomically, so several `Run`s of one folder in one
-    process agree. Two processes must not change one run at a time: see `writing`.
+    process agree. Two processes must not change one run at a time, or only other parts of it: see `writing`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError if the folder can't be created."""
+    def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
+        """
+        Args:
+            is_shared: other processes change other parts of the run at the same time. Default: False.
+
+        Raises:
+            UserError: the folder can't be created.
+        """
         self.folder = folder
+        self._is_shared = is_shared
         self._lock = threading.RLock()  # the heartbeat thread of a phase writes too
         if not self.manifest_path.exists():
             started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -107,27 +117,44 @@ class Run:
         return cls(folder)
 
     @contextmanager
-    def writing(self, *, wait: bool = False) -> Iterator[None]:
+    def writing(self, part: str = "", *, wait: bool = False) -> Iterator[None]:
         """Lock the run against other writing processes: each would miss the rows that the other writes.
 
         Args:
+            part: lock this part of the run only, such as the phases of one policy. Default: all of it.
             wait: for a process that holds the lock.
 
         Raises:
             RunBusyError: another process holds the lock. (A killed process releases it.)
         """
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                except BlockingIOError as error:
-                    raise RunBusyError(
-                        f"another process is writing into {self.folder}: wait for it, or give another folder"
-                    ) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._lock_of(part) if part else self.folder, wait=wait))
+            except BlockingIOError as error:
+                raise RunBusyError(
+                    f"another process is writing into {self.folder}: wait for it, or give another folder"
+                ) from error
             yield
-        finally:
-            os.close(descriptor)
+
+    def remove_locks(self) -> None:
+        """Remove the files that locked parts of the run; nobody may share the run any more."""
+        shutil.rmtree(self.folder / "locks", ignore_errors=True)
+
+    def _lock_of(self, part: str) -> Path:
+        path = self.folder / "locks" / _file_name(part)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        return path
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Nobody else changes the manifest meanwhile."""
+        with self._lock:
+            if not self._is_shared:
+                yield
+                return
+            with locked(self._lock_of(OF_MANIFEST), wait=True):
+                yield
 
     @property
     def manifest_path(self) -> Path:
@@ -149,15 +176,18 @@ class Run:
 
     def update(self, **changes: Any) -> Manifest:
         """Replace fields of the manifest (see `Manifest`); mappings are merged key by key."""
-        with self._lock:
-            old = self.manifest
-            merged: dict[str, Any] = {
-                key: {**getattr(old, key), **value} if isinstance(value, Mapping) else value
-                for key, value in changes.items()
-            }
-            new = replace(old, **merged)
-            self._write(new)
-            return new
+        with self._changing():
+            return self._update(changes)
+
+    def _update(self, changes: Mapping[str, Any]) -> Manifest:
+        old = self.manifest
+        merged: dict[str, Any] = {
+            key: {**getattr(old, key), **value} if isinstance(value, Mapping) else value
+            for key, value in changes.items()
+        }
+        new = replace(old, **merged)
+        self._write(new)
+        return new
 
     def add_policy(
         self, name: str, role: PolicyRole, *, best_temperature: float = 0.0, label: str = "", **more: Any
@@ -174,9 +204,10 @@ class Run:
 
     def note(self, text: str) -> None:
         """Add a note for readers of the report; an equal note is added once."""
-        with self._lock:
-            if text not in self.manifest.notes:
-                self.update(notes=(*self.manifest.notes, text))
+        with self._changing():
+            notes = self.manifest.notes
+            if text not in notes:
+                self._update({"notes": (*notes, text)})
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -52,10 +52,20 @@ class Phases:
         self.agent = agent_format(settings) if is_agent else None
         self.resume = ResumePoints()
 
-    @property
+    def knows_rl_seconds(self) -> bool:
+        """Is reinforcement learning so far that `rl_seconds` is no guess: has GRPO ended a step?"""
+        return self.run.finished("grpo") or (self.run.finished("expert iteration") and self._grpo_steps() > 0)
+
     def rl_seconds(self) -> float:
-        """Wall time of reinforcement learning."""
-        return sum(self.run.manifest.phases[name].seconds for name in RL_PHASES)
+        """Wall time of reinforcement learning. While GRPO runs, an estimate: its other steps take as long as those so
+        far. It is never less than the time so far."""
+        before, grpo = (self.run.manifest.phases[name] for name in RL_PHASES)
+        if grpo.done:
+            return before.seconds + grpo.seconds
+        return before.seconds + grpo.seconds * max(1.0, self.settings.grpo_steps / max(1, self._grpo_steps()))
+
+    def _grpo_steps(self) -> int:
+        return max((row["step"] for row in read(self.run.training_log("grpo"))), default=0)
 
     def sft(self, model: str, tasks: Sequence[Task], validation: Sequence[Task]) -> None:
         """SFT on the references of `tasks`, to its plateau on the validation tasks: the checkpoint `sft`."""
@@ -110,7 +120,7 @@ class Phases:
                     budget=Budget(steps),
                     seed=self.seed,
                     plateau=plateau,
-                    log=self.log(name, report, steps),
+                    log=self.log(name, report, Budget(steps)),
                     resume=self.resume,
                 )
             self.run.rewind(f"{name}-validation")
@@ -175,7 +185,7 @@ class Phases:
                 out=self.states(phase),
                 budget=Budget(self.settings.round_steps),
                 seed=self.seed * 1000 + number,
-                log=self.log(phase, None, self.settings.round_steps),
+                log=self.log(phase, None, Budget(self.settings.round_steps)),
                 progress=lambda _what, done, total: report(done, total),
                 keep=lambda attempts: write_attempts(stored, as_answers(attempts, tasks)),
                 resume=self.resume,
@@ -222,7 +232,7 @@ class Phases:
                 seed=self.seed,
                 agent=self.agent,
                 step_rewards=paid,
-                log=self.log("grpo", report, settings.grpo_steps),
+                log=self.log("grpo", report, Budget(settings.grpo_steps)),
                 resume=self.resume,
             )
             self._save(language_model, "rl")
@@ -241,19 +251,19 @@ class Phases:
                 out=self.states(name),
                 budget=budget,
                 seed=self.seed + 1,
-                log=self.log(name, report, budget.steps or 0),
+                log=self.log(name, report, budget),
                 resume=self.resume,
             )
             self._save(language_model, name)
         return self._leave(name)
 
-    def log(self, phase: str, report: Callable[[int, int], None] | None, steps: int) -> StepLog:
+    def log(self, phase: str, report: Callable[[int, int], None] | None, budget: Budget) -> StepLog:
         """Writes each step into the run's training log, which first loses what follows the state to go on from."""
         self.run.rewind(phase, last_step(self.states(phase)))
 
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
             if report is not None:
-                report(step, max(step, steps) if steps else 0)  # a time budget has no number of steps
+                report(*budget.progress(step, seconds))
             parts = dict(numbers)
             if "execution_seconds" in parts and "step_time" in parts:
                 busy = parts["execution_seconds"] + parts["generation_seconds"]

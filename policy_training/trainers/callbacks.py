@@ -27,8 +27,20 @@ class Budget:
 
     steps: int | None = None
     """Optimizer steps. Default: None: no limit."""
-    seconds: float | None = None
-    """Wall time. Default: None: no limit."""
+    seconds: float | Callable[[], float] | None = None
+    """Wall time, or what returns it: the wall time of another training that still runs is an estimate at first, never
+    less than what has passed there. Default: None: no limit."""
+
+    def time_limit(self) -> float | None:
+        """The seconds, as far as they are known now."""
+        return self.seconds() if callable(self.seconds) else self.seconds
+
+    def progress(self, step: int, seconds: float) -> tuple[int, int]:
+        """(done, total; 0: unknown) of a training after so many steps and seconds, for a display."""
+        if self.steps is not None:
+            return step, max(step, self.steps)
+        limit = self.time_limit()
+        return (step, 0) if limit is None else (round(seconds), round(max(seconds, limit)))
 
 
 @dataclass
@@ -50,7 +62,8 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
     def spent(self, step: int) -> float:
         """Share of the budget that is used up now, after `step` steps; 1: all."""
         by_steps = 0.0 if self.budget.steps is None else step / self.budget.steps
-        by_time = 0.0 if self.budget.seconds is None else self._seconds() / self.budget.seconds
+        limit = self.budget.time_limit()
+        by_time = 0.0 if limit is None else self._seconds() / limit
         return max(by_steps, by_time)
 
     def _seconds(self) -> float:
@@ -76,7 +89,8 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         del args
-        is_over_time = self.budget.seconds is not None and self._seconds() >= self.budget.seconds
+        limit = self.budget.time_limit()
+        is_over_time = limit is not None and self._seconds() >= limit
         is_over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
         if is_over_time or is_over_steps:
             control.should_training_stop = True
