@@ -22,7 +22,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -216,27 +216,17 @@ class Run:
         The time is saved every `HEARTBEAT_SECONDS`, the most that a `kill -9` loses.
         """
         before = self.manifest.phases.get(name, Phase()).seconds
-        began = time.monotonic()
-        stop = threading.Event()
-
-        def save(is_done: bool) -> None:
-            self.update(phases={name: Phase(before + time.monotonic() - began, is_done)})
-
-        def save_regularly() -> None:
-            while not stop.wait(HEARTBEAT_SECONDS):
-                save(False)
-
-        save(False)
-        heartbeat = threading.Thread(target=save_regularly, name=f"time of {name}", daemon=True)
-        heartbeat.start()
-        is_done = False
-        try:
+        with _saved_regularly(
+            lambda seconds, is_done: self.update(phases={name: Phase(before + seconds, is_done)}), name
+        ):
             yield
-            is_done = True
-        finally:
-            stop.set()
-            heartbeat.join()
-            save(is_done)
+
+    @contextmanager
+    def wall_time(self) -> Iterator[None]:
+        """Measure the wall time of a run whose phases overlap, as `phase` does that of one."""
+        before = self.manifest.wall_seconds
+        with _saved_regularly(lambda seconds, _is_done: self.update(wall_seconds=before + seconds), "the run"):
+            yield
 
     def finished(self, name: str) -> bool:
         """Did the phase succeed, in this process or an earlier one?"""
@@ -356,6 +346,30 @@ class Run:
 
     def _write(self, manifest: Manifest) -> None:
         journal.write_atomically(self.manifest_path, json.dumps(manifest.to_json(), indent=2) + "\n")
+
+
+@contextmanager
+def _saved_regularly(save: Callable[[float, bool], object], name: str) -> Iterator[None]:
+    """Call `save` with the seconds so far and whether the `with` block has succeeded: at its beginning, every
+    `HEARTBEAT_SECONDS`, and at its end."""
+    began = time.monotonic()
+    stop = threading.Event()
+
+    def save_until_stopped() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            save(time.monotonic() - began, False)
+
+    save(0.0, False)
+    heartbeat = threading.Thread(target=save_until_stopped, name=f"time of {name}", daemon=True)
+    heartbeat.start()
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        stop.set()
+        heartbeat.join()
+        save(time.monotonic() - began, is_done)
 
 
 def _description(task: Task) -> dict[str, Any]:

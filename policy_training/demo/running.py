@@ -46,8 +46,10 @@ def run_demo(
     run.update(seeds={"run": seed}, model=model)
     with run.writing():
         jobs = jobs or (min(DEFAULT_JOBS, most_lanes()) if has_locks(out) else 1)
+        work = partial(work_at_demo, out, settings, seed, sandbox, model, Cores.shared_by(jobs))
         try:
-            run_lanes(partial(work_at_demo, out, settings, seed, sandbox, model, Cores.shared_by(jobs)), jobs, stage)
+            with Run(out, is_shared=True).wall_time():
+                run_lanes(work, jobs, stage)
         finally:
             run.remove_locks()
     return run

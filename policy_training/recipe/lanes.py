@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -143,6 +144,9 @@ class _Lane:
     def _ended(self, _stage: Stage, number: int) -> None:
         self.stages.pop(number)[1].close()
 
+    def _left(self, _stage: Stage, number: int) -> None:
+        _abandon(self.stages.pop(number)[1])
+
     def _warning(self, _stage: Stage, text: str) -> None:
         warnings.warn(text, stacklevel=1)
 
@@ -156,7 +160,7 @@ class _Lane:
         self.is_done = True
 
 
-def _follow(lanes: dict[Connection, _Lane], stage: Stage) -> None:
+def _follow(lanes: Mapping[Connection, _Lane], stage: Stage) -> None:
     """Show what the lanes are at, until all are done."""
     try:
         while open_ones := [connection for connection, lane in lanes.items() if not lane.is_done]:
@@ -166,7 +170,12 @@ def _follow(lanes: dict[Connection, _Lane], stage: Stage) -> None:
     finally:
         for lane in lanes.values():
             for _, stack, _ in lane.stages.values():
-                stack.close()
+                _abandon(stack)
+
+
+def _abandon(stack: ExitStack) -> None:
+    """End a stage as an exception in it does: it is not complete."""
+    stack.__exit__(InterruptedError, InterruptedError(), None)
 
 
 @contextmanager
@@ -175,7 +184,8 @@ def _started(work: Callable[[Stage], object]) -> Iterator[_Lane]:
     context = multiprocessing.get_context("spawn")  # a forked process would share the threads' locks
     ours, its = context.Pipe(duplex=False)
     process = context.Process(target=_work_in_lane, args=(its, work, _levels()), name="lane")
-    # A lane leaves Ctrl-C to this process. Until it can, the signal waits.
+    # A lane leaves Ctrl-C to this process. Until it can, the signal waits. (The tracker's start would unblock it.)
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -231,8 +241,10 @@ class _Parent(logging.Handler):
         self.send("begun", number, title)
         try:
             yield lambda done, total: self.send("progress", number, done, total)
-        finally:
-            self.send("ended", number)
+        except BaseException:
+            self.send("left", number)
+            raise
+        self.send("ended", number)
 
     def warn(self, message: Warning | str, *_: object, **__: object) -> None:
         self.send("warning", str(message))
