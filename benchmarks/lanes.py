@@ -16,7 +16,6 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo.pipeline import PARTS, DemoPart
-from regrade.policy_training.demo.settings import FULL
 from regrade.policy_training.recipe.phases import RL_PHASES
 from regrade.reports.number_format import duration
 
@@ -35,10 +34,8 @@ def schedule(seconds: Mapping[str, float], lanes: int) -> list[tuple[int, DemoPa
 
     def ready(part: DemoPart) -> float:
         times = [ends.get(phase, float("inf")) for phase in part.needs]
-        if part.name == CONTROL and "grpo" in ends:  # after the first step
-            times.append(ends["grpo"] - seconds["grpo"] * (1 - 1 / FULL.grpo_steps))
-        elif part.name == CONTROL:
-            times.append(float("inf"))
+        if part.name == CONTROL:  # once reinforcement learning has begun
+            times.append(next((start for _, other, start, _ in placed if other.name == RL_PHASES[0]), float("inf")))
         return max([0.0, *times])
 
     while left:
@@ -51,6 +48,8 @@ def schedule(seconds: Mapping[str, float], lanes: int) -> list[tuple[int, DemoPa
             continue
         left.remove(part)
         free[lane] = now + length[part.name]
+        if part.name == CONTROL:  # it ends after reinforcement learning, if that runs beside it
+            free[lane] = max(free[lane], ends.get("grpo", free[1 - lane] + seconds["grpo"] if lanes > 1 else 0.0))
         ends.update(dict.fromkeys(part.phases, free[lane]))
         placed.append((lane, part, now, free[lane]))
     return placed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.evaluators.evaluation.sweeps import Stage
-    from regrade.policy_training.recipe.lanes import Cores
     from regrade.policy_training.study.settings import StudySettings
 
 
@@ -79,39 +77,34 @@ def study(
         _list(out, stored_settings(out) or settings, cells or ())
         return
     check_training_libraries("`regrade study`")
-    from regrade.policy_training.recipe.lanes import Cores, run_lanes
+    from regrade.policy_training.recipe.lanes import run_lanes
     from regrade.reports.study_page import FIGURES, study_markdown, write_study_report
     from regrade.reports.study_results import load_study
 
-    cores = Cores.shared_by(jobs) if jobs > 1 else None
     with stages() as stage:
-        run_lanes(partial(_work_at_study, out, settings, cells or (), sandbox, model, cores), jobs, stage)
+        run_lanes(partial(_work_at_study, out, settings, cells or (), sandbox, model), jobs, stage)
     page = write_study_report(out)
     typer.echo(study_markdown(load_study(out)))
     typer.echo(f"report:  {page}\nfigures: {out / FIGURES}")
 
 
 def _work_at_study(
-    out: Path,
-    settings: StudySettings,
-    cells: Sequence[str],
-    sandbox: str,
-    model: str,
-    cores: Cores | None,
-    stage: Stage,
+    out: Path, settings: StudySettings, cells: Sequence[str], sandbox: str, model: str, stage: Stage
 ) -> None:
-    """What one process does. `cores`: None: all."""
+    """What one process does, with its cores."""
+    from regrade.policy_training.recipe.lanes import torch_threads, usable_cores
     from regrade.policy_training.study.running import run_study
     from regrade.reports.study_page import write_study_report
 
-    with cores.used() if cores else nullcontext():
+    cores = len(usable_cores())
+    with torch_threads(cores):
         run_study(
             out,
             settings,
             stage,
             cells=cells,
             sandbox=sandbox,
-            workers=cores and cores.workers,
+            workers=cores,
             model=model,
             after_cell=lambda _cell: write_study_report(out),
         )

@@ -8,7 +8,7 @@
     RUN/samples.jsonl                   attempts from along a training
     RUN/checkpoints/NAME/               weights and optimizer states
     RUN/hunks.jsonl                     values of hunks: see `regrade.reports.attribution_store`
-    RUN/locks/PART                      empty, while several processes share the run: see `Run.writing`
+    RUN/locks/                          empty files, while several processes share the run: see `Run.writing`
     RUN/summary.json, RUN/report.html   written by `regrade.reports`
 
 Every file is appended line by line or replaced atomically, so a killed run can be opened and continued.
@@ -51,9 +51,6 @@ from regrade.evaluators.storage.manifest import (
 
 HEARTBEAT_SECONDS = 5.0
 """The most of a phase's wall time that a `kill -9` loses."""
-
-OF_MANIFEST = "manifest.json"
-"""The lock of the manifest, among those of the parts of a run."""
 
 RECORDED_LATER = ("comparison", "continued_with")
 """Parts of a configuration that a run does not begin with."""
@@ -129,7 +126,7 @@ class Run:
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self._lock_of(part) if part else self.folder, wait=wait))
+                stack.enter_context(locked(self._lock_of(f"part-{part}") if part else self.folder, wait=wait))
             except BlockingIOError as error:
                 raise RunBusyError(
                     f"another process is writing into {self.folder}: wait for it, or give another folder"
@@ -140,8 +137,8 @@ class Run:
         """Remove the files that locked parts of the run; nobody may share the run any more."""
         shutil.rmtree(self.folder / "locks", ignore_errors=True)
 
-    def _lock_of(self, part: str) -> Path:
-        path = self.folder / "locks" / _file_name(part)
+    def _lock_of(self, name: str) -> Path:
+        path = self.folder / "locks" / _file_name(name)
         path.parent.mkdir(exist_ok=True)
         path.touch()
         return path
@@ -153,7 +150,7 @@ class Run:
             if not self._is_shared:
                 yield
                 return
-            with locked(self._lock_of(OF_MANIFEST), wait=True):
+            with locked(self._lock_of("manifest"), wait=True):
                 yield
 
     @property

@@ -142,8 +142,8 @@ class Demo:
     def control(self) -> None:
         """SFT of the agent continues on the traces for the wall time of reinforcement learning.
 
-        It may begin while GRPO runs: its learning rate falls to 0 over its time, which GRPO's first steps tell nearly,
-        and GRPO's end exactly, long before this training ends.
+        It may begin when that begins, on other cores, and ends after it. Its learning rate falls to 0 over its time, as
+        far as that is known: see `Phases.rl_seconds`.
         """
         self.agent.more_sft(
             "control",
@@ -243,7 +243,7 @@ PARTS = (
     DemoPart("agent-sft", ("agent-sft",), ("sft", *TRACES), Demo.agent_sft),
     DemoPart("expert iteration", ("expert iteration",), ("agent-sft",), Demo.expert_iteration),
     DemoPart("grpo", ("grpo",), ("expert iteration",), Demo.grpo),
-    DemoPart("control", ("control",), ("expert iteration",), Demo.control, lambda demo: demo.agent.knows_rl_seconds()),
+    DemoPart("control", ("control",), ("agent-sft",), Demo.control, lambda demo: demo.agent.rl_has_begun()),
     _judging("control"),
     _judging("rl"),
     _judging("agent-sft"),
@@ -254,4 +254,5 @@ PARTS = (
     DemoPart("scripted", (f"evaluate {NO_OP[0]}", f"evaluate {REFERENCE}"), (), Demo.scripted),
 )
 """What a free process takes next: the first one that is ready. What takes longest, with all that waits for it, comes
-first."""
+first. The control comes after reinforcement learning, so it starts only where that runs in another process or is done.
+"""

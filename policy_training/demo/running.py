@@ -15,7 +15,7 @@ from regrade.evaluators.storage.file_locks import has_locks
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.policies.models import EMBEDDED
-from regrade.policy_training.recipe.lanes import Cores, most_lanes, run_lanes
+from regrade.policy_training.recipe.lanes import most_lanes, run_lanes, torch_threads, usable_cores
 
 DEFAULT_JOBS = 2
 """More would mostly wait for reinforcement learning."""
@@ -46,7 +46,10 @@ def run_demo(
     run.update(seeds={"run": seed}, model=model)
     with run.writing():
         jobs = jobs or (min(DEFAULT_JOBS, most_lanes()) if has_locks(out) else 1)
-        work = partial(work_at_demo, out, settings, seed, sandbox, model, Cores.shared_by(jobs))
+        # How sums are rounded depends on the number of threads, and figures must not depend on whether another process
+        # runs beside this one: so one alone has as many threads as one of two.
+        threads = max(1, len(usable_cores()) // max(DEFAULT_JOBS, jobs))
+        work = partial(work_at_demo, out, settings, seed, sandbox, model, threads)
         try:
             with Run(out, is_shared=True).wall_time():
                 run_lanes(work, jobs, stage)
@@ -56,12 +59,12 @@ def run_demo(
 
 
 def work_at_demo(
-    out: Path, settings: DemoSettings, seed: int, sandbox: str, model: str, cores: Cores, stage: Stage
+    out: Path, settings: DemoSettings, seed: int, sandbox: str, model: str, threads: int, stage: Stage
 ) -> None:
     """What one process does."""
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.policy_training.demo.pipeline import Demo
 
     run = Run(out, is_shared=True)
-    with cores.used(), Scorer(workers=cores.workers, sandbox=sandbox) as scorer:
+    with torch_threads(threads), Scorer(workers=len(usable_cores()), sandbox=sandbox) as scorer:
         Demo(run, settings, seed, stage, model, scorer).work()

@@ -14,9 +14,8 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
@@ -33,50 +32,36 @@ PATIENCE_SECONDS = 30.0
 LOGGER = "regrade"
 
 
-@dataclass(frozen=True)
-class Cores:
-    """What one of several lanes uses of a machine."""
-
-    threads: int
-    """Of torch."""
-    workers: int
-    """Candidates that are executed at the same time."""
-
-    @classmethod
-    def shared_by(cls, jobs: int) -> Cores:
-        """Each lane has an equal share of the usable cores.
-
-        A single lane has threads for half of them: how sums are rounded depends on the number of threads, and figures
-        must not depend on whether another lane ran beside it.
-        """
-        return cls(max(1, _usable() // max(2, jobs)), max(1, _usable() // jobs))
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Inside the `with` block torch uses so many threads, unless the user has set a number."""
-        import torch
-
-        from regrade.policy_training.policies.threads import NUMBER, restored_threads
-
-        with restored_threads():
-            if not any(name in os.environ for name in NUMBER) and not torch.cuda.is_available():
-                torch.set_num_threads(self.threads)
-            yield
+def usable_cores() -> list[int]:
+    """The numbers of the cores that this process may use: in a lane, its own."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def most_lanes() -> int:
     """The most lanes of a core each; one on a GPU, whose memory may hold one model only."""
     import torch
 
-    return 1 if torch.cuda.is_available() else _usable()
+    return 1 if torch.cuda.is_available() else len(usable_cores())
 
 
-def _usable() -> int:
-    return len(os.sched_getaffinity(0))
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Inside the `with` block, torch computes with so many threads on a CPU, unless the user has set a number."""
+    import torch
+
+    from regrade.policy_training.policies.threads import NUMBER, restored_threads
+
+    with restored_threads():
+        if not any(name in os.environ for name in NUMBER) and not torch.cuda.is_available():
+            torch.set_num_threads(count)
+        yield
 
 
 def run_lanes(work: Callable[[Stage], object], count: int, stage: Stage) -> None:
     """Call `work` in several processes at once, and wait for all. Each gets a `Stage` that shows its stages here.
+
+    Each has cores of its own, its sandboxes included, if there are enough: so equal time is equal work, also where one
+    of them executes much and another one nothing.
 
     Args:
         work: must be picklable: a module's function, or a `functools.partial` of one.
@@ -91,7 +76,9 @@ def run_lanes(work: Callable[[Stage], object], count: int, stage: Stage) -> None
         work(stage)
         return
     with ExitStack() as stack:
-        lanes = [stack.enter_context(_started(work)) for _ in range(count)]
+        cores = usable_cores()
+        shares = [cores[number::count] or cores for number in range(count)]
+        lanes = [stack.enter_context(_started(work, share)) for share in shares]
         try:
             _follow({lane.connection: lane for lane in lanes}, stage)
         finally:
@@ -179,11 +166,11 @@ def _abandon(stack: ExitStack) -> None:
 
 
 @contextmanager
-def _started(work: Callable[[Stage], object]) -> Iterator[_Lane]:
+def _started(work: Callable[[Stage], object], cores: Sequence[int]) -> Iterator[_Lane]:
     """A lane. At the end of the `with` block it has ended: by itself if it was done, else because it is told so."""
     context = multiprocessing.get_context("spawn")  # a forked process would share the threads' locks
     ours, its = context.Pipe(duplex=False)
-    process = context.Process(target=_work_in_lane, args=(its, work, _levels()), name="lane")
+    process = context.Process(target=_work_in_lane, args=(its, work, cores, _levels()), name="lane")
     # A lane leaves Ctrl-C to this process. Until it can, the signal waits. (The tracker's start would unblock it.)
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -254,7 +241,11 @@ class _Parent(logging.Handler):
         self.send("record", plain)
 
 
-def _work_in_lane(connection: Connection, work: Callable[[Stage], object], levels: Mapping[str, int]) -> None:
+def _work_in_lane(
+    connection: Connection, work: Callable[[Stage], object], cores: Sequence[int], levels: Mapping[str, int]
+) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)  # which all its threads and sandboxes inherit
     parent = _Parent(connection)
     signal.signal(signal.SIGTERM, parent.interrupt)
     signal.signal(signal.SIGINT, _ignore)

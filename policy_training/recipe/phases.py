@@ -6,6 +6,7 @@ One turn: SFT, expert iteration, GRPO. Agents: SFT, SFT on executed traces of th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Stage
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import read
-from regrade.evaluators.storage.run import Run
+from regrade.evaluators.storage.manifest import Phase
+from regrade.evaluators.storage.run import HEARTBEAT_SECONDS, Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
@@ -52,20 +54,29 @@ class Phases:
         self.agent = agent_format(settings) if is_agent else None
         self.resume = ResumePoints()
 
-    def knows_rl_seconds(self) -> bool:
-        """Is reinforcement learning so far that `rl_seconds` is no guess: has GRPO ended a step?"""
-        return self.run.finished("grpo") or (self.run.finished("expert iteration") and self._grpo_steps() > 0)
+    def rl_has_begun(self) -> bool:
+        """Has reinforcement learning begun, in any process?"""
+        return RL_PHASES[0] in self.run.manifest.phases
 
     def rl_seconds(self) -> float:
-        """Wall time of reinforcement learning. While GRPO runs, an estimate: its other steps take as long as those so
-        far. It is never less than the time so far."""
-        before, grpo = (self.run.manifest.phases[name] for name in RL_PHASES)
+        """Wall time of reinforcement learning.
+
+        Before the end of its first round it is infinite, and until its own end an estimate above the time so far: GRPO
+        takes as long as a round; once it has begun, its further steps take as long as those so far.
+        """
+        phases = self.run.manifest.phases
+        before, grpo = (phases.get(name, Phase()) for name in RL_PHASES)
         if grpo.done:
             return before.seconds + grpo.seconds
-        return before.seconds + grpo.seconds * max(1.0, self.settings.grpo_steps / max(1, self._grpo_steps()))
-
-    def _grpo_steps(self) -> int:
-        return max((row["step"] for row in read(self.run.training_log("grpo"))), default=0)
+        rounds = [row["seconds"] for row in read(self.run.training_log("expert-iteration"))]
+        if not rounds:
+            return math.inf
+        per_round = sum(rounds) / len(rounds)
+        steps = max((row["step"] for row in read(self.run.training_log("grpo"))), default=0)
+        further = grpo.seconds * self.settings.grpo_steps / steps if steps else per_round
+        whole = before.seconds if before.done else per_round * self.settings.rounds
+        # The manifest's times are this much behind at most.
+        return max(whole + further, before.seconds + grpo.seconds + 2 * HEARTBEAT_SECONDS)
 
     def sft(self, model: str, tasks: Sequence[Task], validation: Sequence[Task]) -> None:
         """SFT on the references of `tasks`, to its plateau on the validation tasks: the checkpoint `sft`."""

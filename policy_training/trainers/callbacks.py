@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ class Budget:
     steps: int | None = None
     """Optimizer steps. Default: None: no limit."""
     seconds: float | Callable[[], float] | None = None
-    """Wall time, or what returns it: the wall time of another training that still runs is an estimate at first, never
-    less than what has passed there. Default: None: no limit."""
+    """Wall time; or what returns it, such as that of another training that still runs: infinite at first, then an
+    estimate, and exact when that one has ended. Default: None: no limit."""
 
     def time_limit(self) -> float | None:
         """The seconds, as far as they are known now."""
@@ -40,7 +41,9 @@ class Budget:
         if self.steps is not None:
             return step, max(step, self.steps)
         limit = self.time_limit()
-        return (step, 0) if limit is None else (round(seconds), round(max(seconds, limit)))
+        if limit is None or math.isinf(limit):
+            return step, 0
+        return round(seconds), round(max(seconds, limit))
 
 
 @dataclass
