@@ -48,8 +48,6 @@ def schedule(seconds: Mapping[str, float], lanes: int) -> list[tuple[int, DemoPa
             continue
         left.remove(part)
         free[lane] = now + length[part.name]
-        if part.name == CONTROL:  # it ends after reinforcement learning, if that runs beside it
-            free[lane] = max(free[lane], ends.get("grpo", free[1 - lane] + seconds["grpo"] if lanes > 1 else 0.0))
         ends.update(dict.fromkeys(part.phases, free[lane]))
         placed.append((lane, part, now, free[lane]))
     return placed

@@ -56,11 +56,15 @@ def test_two_processes_lose_no_change_of_the_manifest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("how", "kind", "message"),
-    [("user error", UserError, "^the input is wrong: give another one$"), ("defect", RuntimeError, ".*Error: 1 and 2")],
+    [
+        ("user error", UserError, "the input is wrong: give another one"),
+        ("defect", RuntimeError, "UnsendableError: 1 and 2"),
+    ],
 )
 def test_an_error_in_one_lane_ends_all(tmp_path: Path, how: str, kind: type[Exception], message: str) -> None:
-    with pytest.raises(kind, match=message) as failed:
+    with pytest.raises(kind) as failed:
         run_lanes(partial(work_until_ended, tmp_path, how), 2, Shown())
+    assert str(failed.value) == message
     assert "in work_until_ended" in failed.value.__notes__[0]
     assert (tmp_path / "closed").exists(), "the other one has cleaned up"
     assert [is_gone(lane) for lane in lanes_of(tmp_path)] == [True, True]
@@ -100,7 +104,7 @@ def test_lanes_end_with_their_parent(tmp_path: Path, number: signal.Signals, is_
         os.kill(parent.pid, number) if number == signal.SIGKILL else os.killpg(parent.pid, number)
         _, errors = parent.communicate(timeout=300)  # lanes hold the pipe: all have ended
     assert parent.returncode == -number
-    assert [is_gone(lane) for lane in lanes_of(tmp_path)] == [True, True]
+    wait_until(lambda: all(map(is_gone, lanes_of(tmp_path))))  # init takes a moment to reap them
     assert (tmp_path / "closed").exists() == is_clean
     assert errors.decode().count("Traceback") == is_clean, "that of the parent alone"
 
