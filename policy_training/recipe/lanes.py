@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,6 +113,15 @@ class _Lane:
         if not self.is_done:
             self.process.terminate()
 
+    def wait_for_end(self) -> None:
+        """Kill it if it takes too long."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.process.is_alive() and time.monotonic() < deadline:
+            self.stop()  # again: what another thread of it receives does not wake its main one
+            self.process.join(1.0)
+        self.process.kill()
+        self.process.join()
+
     def _end(self) -> str:
         self.process.join(PATIENCE_SECONDS)
         code = self.process.exitcode or 0
@@ -183,11 +193,7 @@ def _started(work: Callable[[Stage], object], cores: Sequence[int]) -> Iterator[
     try:
         yield lane
     finally:
-        lane.stop()
-        process.join(PATIENCE_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        lane.wait_for_end()
         ours.close()
 
 
@@ -272,6 +278,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 def _end_with_parent() -> None:
     """If the parent is killed, end at once, as it did: sandboxes end with their process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # they are for the main thread
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
