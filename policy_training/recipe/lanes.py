@@ -128,8 +128,8 @@ class _Lane:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         titles = [title for title, _, _ in self.stages.values()]
         at = f", while it was at {titles[-1]!r}" if titles else ""
-        memory = " (perhaps because memory ran out)" if code == -signal.SIGKILL else ""
-        return f"a process of this run {how}{memory}{at}: run the same command again to resume"
+        memory = "; if memory ran out, with `jobs=1`" if code == -signal.SIGKILL else ""
+        return f"a process of this run {how}{at}: run the same command again to resume{memory}"
 
     def _begun(self, stage: Stage, number: int, title: str) -> None:
         stack = ExitStack()
