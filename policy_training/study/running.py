@@ -5,14 +5,12 @@ Several processes may work on one study: each takes the next cell that no other 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
 
-from regrade.datasets.errors import RunBusyError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
@@ -22,6 +20,7 @@ from regrade.evaluators.storage.run import Run
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.recipe.phases import Phases
+from regrade.policy_training.recipe.shared_jobs import SharedJobs, has_finished
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
@@ -29,9 +28,6 @@ from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
-
-POLL_SECONDS = 5.0
-"""Between two looks at the cells that other processes run."""
 
 
 def run_study(
@@ -59,7 +55,7 @@ def run_study(
     with run.writing(wait=True):
         run.configure({"study": asdict(settings), "model": model})
         run.update(model=model)
-    if not all(_is_done(out, cell) for cell in wanted):
+    if not all(has_finished(cell_folder(out, cell), JUDGED) for cell in wanted):
         with Scorer(sandbox=sandbox) as scorer:
             study = Study(run, settings, stage, model, scorer)
             with run.writing(wait=True):
@@ -68,11 +64,6 @@ def run_study(
                 with run.writing(wait=True):
                     after_cell(cell)
     return run
-
-
-def _is_done(study: Path, cell: Cell) -> bool:
-    folder = cell_folder(study, cell)
-    return (folder / "manifest.json").exists() and Run.open(folder).finished(JUDGED)
 
 
 class Study:
@@ -118,23 +109,13 @@ class Study:
     def run_cells(self, cells: Sequence[Cell]) -> Iterator[Cell]:
         """Run those that are not done and that no other process runs, and wait for the others. Yields each that it has
         run."""
-        while left := [cell for cell in cells if not _is_done(self.run.folder, cell)]:
-            ready = (cell for cell in left if all(_is_done(self.run.folder, needed) for needed in cell.needs))
-            done = next(filter(self._run_if_free, ready), None)
-            if done is None:
-                time.sleep(POLL_SECONDS)
-            else:
-                yield done
-
-    def _run_if_free(self, cell: Cell) -> bool:
-        run = Run(cell_folder(self.run.folder, cell))
-        try:
-            with run.writing():
-                if not _is_done(self.run.folder, cell):  # another process may have ended it just now
-                    self.run_cell(cell)
-        except RunBusyError:
-            return False
-        return True
+        jobs = SharedJobs(
+            folder=lambda cell: cell_folder(self.run.folder, cell),
+            last_phase=JUDGED,
+            needs=lambda cell: cell.needs,
+            run=self.run_cell,
+        )
+        return jobs.work(cells)
 
     def run_cell(self, cell: Cell) -> None:
         """Train and judge one policy; finished phases are skipped."""
