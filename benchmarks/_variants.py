@@ -17,8 +17,6 @@ from regrade.evaluators.analysis.sample_size import Spread, smallest_effect
 from regrade.policy_training.policies.models import EMBEDDED
 from regrade.policy_training.trainers.settings import OnlineSettings
 from regrade.policy_training.variants.settings import (
-    JUDGED,
-    SURVEYED,
     Variant,
     VariantSettings,
     jobs_of,
@@ -127,7 +125,10 @@ def trained_and_loaded(
             sandbox=arguments.sandbox, keeps_checkpoints=arguments.keep_checkpoints,
             after_job=lambda job: print(f"done: {job.variant or 'start'}, seed {job.seed}", flush=True),
         )  # fmt: skip
-    return load_variants(arguments.out, {name: variants[name] for name in names}, arguments.seeds)
+    results = load_variants(arguments.out, {name: variants[name] for name in names}, arguments.seeds)
+    if not results:
+        print(f"{arguments.out}: no variant is judged yet; see --list")
+    return results
 
 
 @contextmanager
@@ -160,12 +161,10 @@ def listed(out: Path, variants: Mapping[str, Variant], names: Sequence[str], see
     rows = []
     for job in jobs_of(variants, names, seeds):
         folder = job.folder(out)
-        last = JUDGED if job.variant else SURVEYED
         phases = Run.open(folder).manifest.phases if (folder / "manifest.json").exists() else {}
-        is_done = last in phases and phases[last].done
         spent = ", ".join(f"{name} {phase.seconds:.0f} s" for name, phase in phases.items())
         label = variants[job.variant].label if job.variant else "the start: SFT, expert iteration, survey"
-        rows.append([job.variant or "–", str(job.seed), label, "done" if is_done else "", spent])
+        rows.append([job.variant or "–", str(job.seed), label, "done" if job.is_done(out) else "", spent])
     return markdown_table(["name", "seed", "variant", "", "wall time"], rows)
 
 

@@ -46,7 +46,7 @@ class VariantDifference:
 
 
 def differences_from(tables: Mapping[str, pd.DataFrame], baseline: str, metric: Metric) -> dict[str, VariantDifference]:
-    """Variant -> its difference from the baseline; without those that share fewer than two functions with it.
+    """Variant -> its difference from the baseline; without those that share no seed or a single function with it.
 
     Args:
         tables: variant -> its rows, of any seeds; all seeds are judged on the same tasks.
@@ -65,6 +65,8 @@ def _difference(
     baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric, runs: MeanError | None
 ) -> VariantDifference | None:
     seeds = sorted(set(baseline["seed"]) & set(candidate["seed"]))
+    if not seeds:
+        return None
     baseline, candidate = (rows[rows["seed"].isin(seeds)] for rows in (baseline, candidate))
     both = outcomes(baseline, candidate, metric)
     sample = Sample.of_tasks(both, both["candidate"] - both["baseline"])
@@ -119,7 +121,8 @@ def _layout(tables: Sequence[pd.DataFrame], seeds: Sequence[int], metric: Metric
     """(tasks, variants, seeds): means over the attempts, of the tasks that are known in all of them."""
     columns = []
     for rows in tables:
-        means = metric.of_rows(rows).astype(float).groupby([rows["task"], rows["seed"]]).mean().unstack()
+        values = pd.Series(metric.of_rows(rows).to_numpy(dtype=np.float64), index=rows.index)
+        means = values.groupby([rows["task"], rows["seed"]]).mean().unstack()
         columns.append(means[list(seeds)])
     joined = pd.concat(columns, axis=1, join="inner").dropna()
     return joined.to_numpy(dtype=np.float64).reshape(len(joined), len(tables), len(seeds))

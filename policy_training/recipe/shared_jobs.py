@@ -24,18 +24,16 @@ def has_finished(folder: Path, phase: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedJobs(Generic[T]):
-    """Jobs with a run each. The lock of its run reserves a job, and its last phase says that it is done."""
+    """Jobs with a run each, whose lock reserves the job."""
 
     folder: Callable[[T], Path]
     """The folder of a job's run."""
-    last_phase: str
+    is_done: Callable[[T], bool]
+    """Is nothing left of a job, such as its last phase (`has_finished`)?"""
     needs: Callable[[T], Collection[T]]
     """The jobs that must be done before."""
     run: Callable[[T], object]
     """Does a job, or what is left of it."""
-
-    def is_done(self, job: T) -> bool:
-        return has_finished(self.folder(job), self.last_phase)
 
     def work(self, jobs: Sequence[T]) -> Iterator[T]:
         """Do the jobs that are not done and that no other process does, and wait for the others. Yields each that this

@@ -111,7 +111,7 @@ class Study:
         run."""
         jobs = SharedJobs(
             folder=lambda cell: cell_folder(self.run.folder, cell),
-            last_phase=JUDGED,
+            is_done=lambda cell: has_finished(cell_folder(self.run.folder, cell), JUDGED),
             needs=lambda cell: cell.needs,
             run=self.run_cell,
         )

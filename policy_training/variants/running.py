@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from regrade.datasets.errors import UnstableTrainingError
+from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
@@ -44,6 +45,7 @@ from regrade.policy_training.variants.settings import (
     variant_folder,
 )
 from regrade.rewards.builtin import default
+from regrade.rewards.evidence import TestRun
 
 SURVEY = "survey.jsonl"
 """The executed answers of the start, in its run."""
@@ -75,11 +77,16 @@ def run_variants(
     Raises:
         UserError: there is no model or no sandbox, or `out` contains other settings, or another variant of a name.
     """
+    run, jobs = Run(out), jobs_of(variants, names, seeds)
+    with run.writing(wait=True):
+        run.configure({"sizes": asdict(settings), "model": model})
+    if all(job.is_done(out) for job in jobs):
+        return
     with Scorer(sandbox=sandbox) as scorer:
         runs = VariantRuns(out, variants, settings, stage, model, scorer, keeps_checkpoints=keeps_checkpoints)
-        with runs.run.writing(wait=True):
-            runs.run.configure({"sizes": asdict(settings), "model": model})
-        for job in runs.work(jobs_of(variants, names, seeds)):
+        with run.writing(wait=True):
+            runs.prepare(seeds)
+        for job in runs.work(jobs):
             after_job(job)
 
 
@@ -98,7 +105,6 @@ class VariantRuns:
         keeps_checkpoints: bool = False,
     ) -> None:
         self.out = out
-        self.run = Run(out)
         self.variants = variants
         self.settings = settings
         self.stage = stage
@@ -109,17 +115,20 @@ class VariantRuns:
 
     def work(self, jobs: Sequence[VariantJob]) -> Iterator[VariantJob]:
         """Do those that are not done and that no other process does. Yields each that this process has done."""
-        starts = SharedJobs(
-            folder=lambda job: job.folder(self.out), last_phase=SURVEYED, needs=lambda _: (), run=self._make_start
-        )
-        variants = SharedJobs(
+        shared = SharedJobs(
             folder=lambda job: job.folder(self.out),
-            last_phase=JUDGED,
-            needs=lambda job: [need for need in needs_of(job, self.variants) if need.variant],
-            run=self._run_variant,
+            is_done=lambda job: job.is_done(self.out),
+            needs=lambda job: needs_of(job, self.variants),
+            run=lambda job: self._run_variant(job) if job.variant else self._make_start(job),
         )
-        yield from starts.work([job for job in jobs if not job.variant])
-        yield from variants.work([job for job in jobs if job.variant])
+        return shared.work(jobs)
+
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Fetch the packages, convert the model, choose the tasks, and create the test environment: once for all
+        processes, and in no variant's time."""
+        with self.stage("preparing"):
+            tasks = [self.tasks(seed) for seed in seeds]
+            self.scorer.gather([(tasks[0].validation[0], Patch(""))], {TestRun}, reachable=True)
 
     # ------------------------------------------------------------ the start
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from regrade.datasets.errors import UserError
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.recipe.settings import Recipe
+from regrade.policy_training.recipe.shared_jobs import has_finished
 from regrade.policy_training.trainers.settings import (
     OnlineSettings,
     PPOSettings,
@@ -103,6 +104,9 @@ class VariantJob:
 
     def folder(self, out: Path) -> Path:
         return start_folder(out, self.seed) if not self.variant else variant_folder(out, self.variant, self.seed)
+
+    def is_done(self, out: Path) -> bool:
+        return has_finished(self.folder(out), JUDGED if self.variant else SURVEYED)
 
 
 def start_folder(out: Path, seed: int) -> Path:
