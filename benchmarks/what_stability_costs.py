@@ -5,7 +5,7 @@ how old attempts may become, how often they are learned from, the clip range, th
 the gate on the outcome, a held-out probe. The guard is on in all of them. Beside them stand SFT, the start, and SFT
 given equal time.
 
-    python benchmarks/what_stability_costs.py --out runs/variants            # under two hours of two cores:
+    python benchmarks/what_stability_costs.py --out runs/variants            # some two hours of two cores:
     for i in 1 2; do OMP_NUM_THREADS=1 python benchmarks/what_stability_costs.py --out runs/variants & done; wait
     python benchmarks/what_stability_costs.py --out runs/variants --report   # the tables of what is done
     python benchmarks/what_stability_costs.py --out runs/variants --list     # what is done, and how long it took
@@ -89,11 +89,6 @@ def algorithms_of(base: OnlineSettings) -> list[Variant]:
     return [
         Variant(name="rloo", label="RLOO", settings=rloo),
         Variant(name="reinforce", label="REINFORCE", settings=reinforce),
-        Variant(
-            name="reinforce-baseline",
-            label="REINFORCE, mean as baseline",
-            settings=replace(reinforce, baseline="batch"),
-        ),
         Variant(name="ppo", label="PPO", settings=ppo),
     ]
 

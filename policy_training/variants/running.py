@@ -11,6 +11,7 @@ from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 from regrade.datasets.errors import UnstableTrainingError
 from regrade.datasets.patches import Patch
@@ -80,7 +81,11 @@ def run_variants(
     run, jobs = Run(out), jobs_of(variants, names, seeds)
     with run.writing(wait=True):
         run.configure({"sizes": asdict(settings), "model": model})
-    if all(job.is_done(out) for job in jobs):
+    done = [job for job in jobs if job.is_done(out)]
+    for job in done:
+        if job.variant:  # another variant of this name is refused
+            Run.open(job.folder(out)).configure(_configuration(variants[job.variant], settings, model))
+    if len(done) == len(jobs):
         return
     with Scorer(sandbox=sandbox) as scorer:
         runs = VariantRuns(out, variants, settings, stage, model, scorer, keeps_checkpoints=keeps_checkpoints)
@@ -88,6 +93,10 @@ def run_variants(
             runs.prepare(seeds)
         for job in runs.work(jobs):
             after_job(job)
+
+
+def _configuration(variant: Variant, settings: VariantSettings, model: str) -> dict[str, Any]:
+    return {"variant": variant.to_json(), "sizes": asdict(settings), "model": model}
 
 
 class VariantRuns:
@@ -184,7 +193,7 @@ class VariantRuns:
     def _run_variant(self, job: VariantJob) -> None:
         variant, run = self.variants[job.variant], Run(job.folder(self.out))
         stage = self._titled(f"{variant.name}, seed {job.seed}")
-        run.configure({"variant": variant.to_json(), "sizes": asdict(self.settings), "model": self.model})
+        run.configure(_configuration(variant, self.settings, self.model))
         run.update(model=self.model, seeds={"run": job.seed}, assurance=self.scorer.assurance)
         if variant.settings is None:
             checkpoint = Run.open(start_folder(self.out, job.seed)).checkpoint(variant.start)

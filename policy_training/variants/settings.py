@@ -34,8 +34,8 @@ class VariantSettings(Recipe):
     """Tasks whose references SFT learns from. Default: 32."""
     tests_only: int = 160
     """Tasks of expert iteration, by their tests alone. Default: 160."""
-    surveyed: int = 320
-    """Further tests-only tasks that the start answers, to find those that it sometimes fixes. Default: 320."""
+    surveyed: int = 240
+    """Further tests-only tasks that the start answers, to find those that it sometimes fixes. Default: 240."""
     survey_samples: int = 4
     """Attempts per surveyed task, at temperature 1. Default: 4."""
     least_tasks: int = 48

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,14 @@ class Stopped(Exception):
     pass
 
 
-def run(out: Path, model: Path, *names: str, stopped_at: str = "", **others: VariantSettings) -> list[str]:
+def run(
+    out: Path,
+    model: Path,
+    *names: str,
+    stopped_at: str = "",
+    sizes: VariantSettings = SIZES,
+    variants: Mapping[str, Variant] = VARIANTS,
+) -> list[str]:
     """The titles of the stages that were entered; the run is stopped in one of them."""
     titles: list[str] = []
 
@@ -60,9 +67,8 @@ def run(out: Path, model: Path, *names: str, stopped_at: str = "", **others: Var
             raise Stopped
         yield lambda _done, _total: None
 
-    sizes = others.get("sizes", SIZES)
     try:
-        run_variants(out, VARIANTS, names or list(VARIANTS), [0], sizes, stage, model=str(model))
+        run_variants(out, variants, names or list(variants), [0], sizes, stage, model=str(model))
     except Stopped:
         assert stopped_at
     return titles
@@ -118,3 +124,6 @@ def test_variants_start_alike_and_their_tables_say_what_each_did(
 
     with pytest.raises(UserError, match=r"holds a run with other settings: sizes\.grpo_steps was 4 and is now 5"):
         run(tmp_path, undecided_folder, sizes=replace(SIZES, grpo_steps=5))
+    faster = VARIANTS | {"grpo": replace(VARIANTS["grpo"], settings=replace(GRPO, learning_rate=2e-3))}
+    with pytest.raises(UserError, match=r"variant\.settings\.learning_rate was 0\.001 and is now 0\.002"):
+        run(tmp_path, undecided_folder, variants=faster)
