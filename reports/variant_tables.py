@@ -4,6 +4,7 @@ what its training cost, and what its reward taught."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
@@ -144,7 +145,7 @@ def _signed(value: float, metric: Metric) -> str:
 
 
 def _alarms(trainings: Sequence[VariantTraining]) -> str:
-    kinds = sum((each.alarms for each in trainings), start=type(trainings[0].alarms)())
+    kinds = sum((each.alarms for each in trainings), start=Counter[str]())
     told = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
     given_up = sum(each.is_given_up for each in trainings)
     return ", ".join([*told, *([f"{given_up} given up"] if given_up else [])]) or "0"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -100,7 +99,7 @@ def spread_of_runs(tables: Sequence[pd.DataFrame], metric: Metric) -> MeanError 
     """
     most = max((rows["seed"].nunique() for rows in tables), default=0)
     full = [rows for rows in tables if rows["seed"].nunique() == most]
-    seeds = sorted(reduce(set.intersection, (set(rows["seed"]) for rows in full))) if full else []
+    seeds = sorted(set.intersection(*(set(rows["seed"]) for rows in full))) if full else []
     if len(full) < 2 or len(seeds) < 2:
         return None
     layout = _layout(full, seeds, metric)
