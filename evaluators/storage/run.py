@@ -116,18 +116,29 @@ class Run:
         Raises:
             RunBusyError: another process holds the lock. (A killed process releases it.)
         """
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                except BlockingIOError as error:
-                    raise RunBusyError(
-                        f"another process is writing into {self.folder}: wait for it, or give another folder"
-                    ) from error
+        with _locked(self.folder, wait):
             yield
-        finally:
-            os.close(descriptor)
+
+    @classmethod
+    @contextmanager
+    def reserved(cls, folder: Path, *, wait: bool = False) -> Iterator[Run]:
+        """The run of a folder, locked as by `writing` before its manifest exists: several processes may begin it.
+
+        Args:
+            wait: for a process that holds the lock.
+
+        Raises:
+            RunBusyError: another process holds the lock.
+            UserError: the folder can't be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the run's folder {str(folder)!r} can't be made: {error.strerror}; choose another folder"
+            ) from error
+        with _locked(folder, wait):
+            yield cls(folder)
 
     @property
     def manifest_path(self) -> Path:
@@ -325,6 +336,22 @@ class Run:
 
     def _write(self, manifest: Manifest) -> None:
         journal.write_atomically(self.manifest_path, json.dumps(manifest.to_json(), indent=2) + "\n")
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise RunBusyError(
+                    f"another process is writing into {folder}: wait for it, or give another folder"
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _description(task: Task) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class SharedJobs(Generic[T]):
 
     def _run_if_free(self, job: T) -> bool:
         try:
-            with Run(self.folder(job)).writing():
+            with Run.reserved(self.folder(job)):
                 if not self.is_done(job):  # another process may have ended it just now
                     self.run(job)
         except RunBusyError:

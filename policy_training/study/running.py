@@ -51,8 +51,7 @@ def run_study(
             settings.
     """
     wanted = chosen(grid(settings), cells)
-    run = Run(out)
-    with run.writing(wait=True):
+    with Run.reserved(out, wait=True) as run:
         run.configure({"study": asdict(settings), "model": model})
         run.update(model=model)
     if not all(has_finished(cell_folder(out, cell), JUDGED) for cell in wanted):

@@ -78,8 +78,8 @@ def run_variants(
     Raises:
         UserError: there is no model or no sandbox, or `out` contains other settings, or another variant of a name.
     """
-    run, jobs = Run(out), jobs_of(variants, names, seeds)
-    with run.writing(wait=True):
+    jobs = jobs_of(variants, names, seeds)
+    with Run.reserved(out, wait=True) as run:
         run.configure({"sizes": asdict(settings), "model": model})
     done = [job for job in jobs if job.is_done(out)]
     for job in done:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import RunBusyError, UserError
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.run import Run
 
@@ -213,3 +213,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     file.write_text("")
     with pytest.raises(UserError, match=r"the run's folder '.*file/run' can't be written: Not a directory"):
         Run(file / "run")
+
+
+def test_of_two_that_begin_a_run_at_once_one_does(tmp_path) -> None:
+    with Run.reserved(tmp_path / "new" / "run") as run:
+        run.configure({"seed": 0})
+        with (
+            pytest.raises(RunBusyError, match="another process is writing into"),
+            Run.reserved(tmp_path / "new" / "run"),
+        ):
+            pass
+        assert run.manifest.configuration == {"seed": 0}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be made: Not a directory"), Run.reserved(tmp_path / "file" / "run"):
+        pass
