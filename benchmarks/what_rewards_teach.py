@@ -89,7 +89,10 @@ def main() -> None:
     if not results:
         return
     base = next(name for name in variants if name != START)
-    parts = [report_note(results, list(variants), arguments.seeds), held_out_table(results, COLUMNS)]
+    parts = [
+        report_note(results, arguments.variants or list(variants), arguments.seeds),
+        held_out_table(results, COLUMNS),
+    ]
     parts += [differences_table(results, base, COLUMNS)] if base in results else []
     parts += [trainings_table(results), components_table(results)]
     written(arguments.out, "what-rewards-teach.md", parts)

@@ -111,7 +111,10 @@ def main() -> None:
     results = trained_and_loaded(arguments, settings, variants)
     if not results:
         return
-    parts = [report_note(results, list(variants), arguments.seeds), held_out_table(results, COLUMNS)]
+    parts = [
+        report_note(results, arguments.variants or list(variants), arguments.seeds),
+        held_out_table(results, COLUMNS),
+    ]
     parts += [differences_table(results, GRPO, COLUMNS)] if GRPO in results else []
     parts += [trainings_table(results)]
     written(arguments.out, "what-stability-costs.md", parts)

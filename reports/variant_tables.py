@@ -96,7 +96,7 @@ def components_table(results: Results) -> str:
                 rows.append([label, f"`{each.name}`", *means, *shares])
         findings += [f"- {label}: {finding}" for finding in audit.findings]
     head = ["variant", "component", "mean, first", "mean, last", "share", "decides"]
-    return "\n\n".join([markdown_table(head, rows), *(["\n".join(findings)] if findings else [])])
+    return "\n\n".join(part for part in (markdown_table(head, rows), "\n".join(findings)) if part)
 
 
 def _audits(results: Results) -> Iterable[tuple[str, TrainingAudit]]:
@@ -118,8 +118,9 @@ def missing_note(results: Results, names: Iterable[str], seeds: Sequence[int]) -
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    return "\n".join([lines[0], "|-" * len(head) + "|", *lines[1:]])
+    """Empty without rows."""
+    title, *lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([title, "|-" * len(head) + "|", *lines]) if lines else ""
 
 
 def _difference(one: VariantDifference | None, metric: Metric) -> str:
