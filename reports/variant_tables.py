@@ -18,10 +18,10 @@ from regrade.reports.variant_results import VariantResult, VariantTraining
 SHOWN_P = 0.05
 DECISIVE = (FIX_AND_CLEAN, BREAKAGE_INCIDENCE)
 
-Results = Mapping[str, VariantResult]
+VariantResults = Mapping[str, VariantResult]
 
 
-def held_out_table(results: Results, metrics: Sequence[Metric]) -> str:
+def held_out_table(results: VariantResults, metrics: Sequence[Metric]) -> str:
     """Each metric of each variant, with its 95 % interval."""
     rows = [
         [
@@ -34,7 +34,7 @@ def held_out_table(results: Results, metrics: Sequence[Metric]) -> str:
     return markdown_table(["variant", "seeds", *(metric.label.lower() for metric in metrics)], rows)
 
 
-def differences_table(results: Results, baseline: str, metrics: Sequence[Metric]) -> str:
+def differences_table(results: VariantResults, baseline: str, metrics: Sequence[Metric]) -> str:
     """The paired differences from the baseline, with their 95 % intervals; rates in points.
 
     Bold: the interval excludes 0, and Holm's method over the variants confirms it. Of clean fixes and breakage also the
@@ -58,7 +58,7 @@ def differences_table(results: Results, baseline: str, metrics: Sequence[Metric]
     return markdown_table([*head, f"by seed: {'; '.join(names)}", f"detectable: {' / '.join(names)}"], rows)
 
 
-def trainings_table(results: Results) -> str:
+def trainings_table(results: VariantResults) -> str:
     """What each training took and what the guard saw, as means over the seeds; alarms and rollbacks as sums."""
     rows = []
     for result in results.values():
@@ -85,7 +85,7 @@ def trainings_table(results: Results) -> str:
     return markdown_table([*head, "last KL", "clipped", "last entropy", "alarms", "rollbacks"], rows)
 
 
-def components_table(results: Results) -> str:
+def components_table(results: VariantResults) -> str:
     """Of each training, the components of its reward with an effect (see `training_audit`), and its findings below."""
     rows, findings = [], []
     for label, audit in _audits(results):
@@ -99,14 +99,14 @@ def components_table(results: Results) -> str:
     return "\n\n".join(part for part in (markdown_table(head, rows), "\n".join(findings)) if part)
 
 
-def _audits(results: Results) -> Iterable[tuple[str, TrainingAudit]]:
+def _audits(results: VariantResults) -> Iterable[tuple[str, TrainingAudit]]:
     for result in results.values():
         logged = [step for each in result.trainings.values() for step in each.steps if step.get(GROUPS) is not None]
         if logged:
             yield result.variant.label, audit_steps(result.variant.name, logged)
 
 
-def missing_note(results: Results, names: Iterable[str], seeds: Sequence[int]) -> str:
+def missing_note(results: VariantResults, names: Iterable[str], seeds: Sequence[int]) -> str:
     """A line that says which variants are not done with which seed; empty if all are."""
     missing = [
         f"{name} (seed {seed})"
