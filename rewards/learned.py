@@ -45,7 +45,9 @@ class Learned(Reward):
         if prediction.resolved is None:
             return Judgement(None, f"{prediction.model}: {prediction.why}")
         interval = f"{prediction.resolved:.2f} \N{PLUS-MINUS SIGN} {prediction.doubt:.2f}"
-        return Judgement(prediction.lower, "; ".join(filter(None, (f"{prediction.model} predicts {interval}", prediction.cut))))
+        return Judgement(
+            prediction.lower, "; ".join(filter(None, (f"{prediction.model} predicts {interval}", prediction.cut)))
+        )
 
 
 def learned(folder: str | Path) -> Learned:
@@ -68,5 +70,7 @@ def learned_of(spec: str) -> Learned | None:
         UserError: no folder, or see `learned`.
     """
     if spec == PREFIX.rstrip(":") or spec == PREFIX:
-        raise UserError(f"reward {spec!r} names no reward model: pass {PREFIX}FOLDER, the output of `regrade train reward-model`")
+        raise UserError(
+            f"reward {spec!r} names no reward model: pass {PREFIX}FOLDER, the output of `regrade train reward-model`"
+        )
     return learned(spec.removeprefix(PREFIX)) if spec.startswith(PREFIX) else None
