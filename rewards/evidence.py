@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -579,3 +579,9 @@ class EvidenceSet:
     """Evidence type -> the reason, not caused by the candidate, for which it could not be gathered."""
     assurance: AssuranceLevel = AssuranceLevel.IN_PROCESS
     """The assurance level; `in-process`: the candidate's code ran in the tests' process."""
+
+    def of(self, needs: Collection[type]) -> EvidenceSet:
+        """The records of these types alone."""
+        records = {kind: record for kind, record in self.records.items() if kind in needs}
+        failures = {kind: cause for kind, cause in self.infrastructure.items() if kind in needs}
+        return EvidenceSet(records, failures, self.assurance)
