@@ -497,7 +497,7 @@ def _train_reward_model(
     attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_reward_model(
-        plan.model if plan.lora_rank is None else model,
+        plan.model,
         distinct(labelled(attempts, {task.id: task for task in tasks})),
         settings,
         out=run.checkpoint("reward-model"),

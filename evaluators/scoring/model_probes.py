@@ -32,7 +32,8 @@ class Predictor(Protocol):
     def predict(self, jobs: Sequence[Job]) -> list[Prediction]:
         """One prediction for each task and patch, in order, without executing anything.
 
-        A patch that the model cannot evaluate has a prediction without a probability, with the reason.
+        A patch that does not apply fixes nothing; one that the model cannot evaluate has a prediction without a
+        probability, with the reason.
 
         Raises:
             SandboxError: an input could not be read, for a reason that the patch did not cause.
@@ -43,10 +44,9 @@ def load_predictor(folder: str | Path) -> Predictor:
     """The reward model of a folder.
 
     Raises:
-        UserError: the folder contains no reward model, one of another version, or one whose files, base or libraries
-            are not those that it was trained with.
+        UserError: see `regrade.policy_training.reward_models.loading.load_reward_model`.
     """
-    predictor: Predictor = importlib.import_module(LOADER).load(folder)
+    predictor: Predictor = importlib.import_module(LOADER).load_reward_model(folder)
     return predictor
 
 

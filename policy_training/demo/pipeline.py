@@ -26,8 +26,8 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.labelled_attempts import labelled_attempts
+from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.loading import load_policy
