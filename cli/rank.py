@@ -109,16 +109,10 @@ def _print(ranked: Sequence[Ranked]) -> None:
     for column in ("clean fix", *components, ""):
         table.add_column(column, justify="right" if column else "left")
     for number, (result, prediction) in enumerate(ranked, 1):
-        parts = {part.name: part for part in prediction.parts}
-        values = [
-            _interval(parts[name].value, parts[name].doubt) if name in parts else ""
-            for name in components
-            if name != "clean"
-        ]
+        values = {part.name: _interval(part.value, part.doubt) for part in prediction.parts}
         clean = "unknown" if prediction.resolved is None else _interval(prediction.resolved, prediction.doubt)
-        table.add_row(
-            str(number), result.source, clean, *values, "; ".join(filter(None, (prediction.why, prediction.cut)))
-        )
+        notes = "; ".join(filter(None, (prediction.why, prediction.cut)))
+        table.add_row(str(number), result.source, clean, *(values.get(name, "") for name in components), notes)
     console = stdout()
     console.print(table)
     console.print("predicted, not executed: `regrade score` runs the tests", style="dim", markup=False)

@@ -15,7 +15,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Job
 from regrade.rewards.evidence import Prediction
-from regrade.rewards.reward_model_folders import PredictionKind
+from regrade.rewards.reward_model_folders import PredictionKind, read_record
 
 LOADER = "regrade.policy_training.reward_models.loading"
 """The module that loads reward models. It stands above this one, and needs libraries that scoring does without, so it
@@ -62,6 +62,8 @@ class ModelProbe:
             UserError: see `load_predictor`; or the folder now contains another model.
         """
         self._kind = kind
+        if read_record(kind.folder).digest != kind.digest:
+            raise UserError(f"{kind.folder} holds another model now than when the reward was made: run the same again")
         self._predictor = load_predictor(kind.folder)
         self._busy = threading.Lock()
         self._lock = threading.Lock()

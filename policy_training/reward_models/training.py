@@ -100,6 +100,8 @@ def train_reward_model(
         UnlearnableError: there are no clean fixes or nothing else, or no preferences, on either side.
         UserError: there is no such model, its context is too short, or a task is in both sets.
     """
+    if settings.attempts is not None and len(attempts) > settings.attempts:
+        attempts = random.Random(seed).sample(attempts, settings.attempts)
     learned, held_out = _split(attempts, validation, settings.test_share, seed)
     components = _learnable(learned, held_out)
     base = Trunk.of(source) if isinstance(source, LanguageModel) else Trunk.named(str(source))

@@ -69,8 +69,10 @@ def test_the_margin_covers_the_share_that_new_answers_show() -> None:
         fresh, _ = drawn(4000, 2.0, seed + 1000)
         bins = np.searchsorted(np.array(calibration.edges), fresh)
         gaps = calibration.probabilities(fresh) - 1 / (1 + np.exp(-fresh / 2.0))
-        for number in range(len(calibration.shares)):
-            covered.append(abs(gaps[bins == number].mean()) <= calibration.margins(fresh[bins == number])[0])
+        covered += [
+            abs(gaps[bins == number].mean()) <= calibration.margins(fresh[bins == number])[0]
+            for number in range(len(calibration.shares))
+        ]
     assert np.mean(covered) >= 0.93
 
 

@@ -93,12 +93,18 @@ def test_a_killed_training_does_not_compute_activations_again(
         raise KeyboardInterrupt
 
     store = tmp_path / "activations"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+
+    def train() -> None:
+        out = tmp_path / "m"
+        train_reward_model(str(base_folder), attempts, SETTINGS, out=out, budget=STEP, seed=0, store=store)
+
+    with monkeypatch.context() as patched:
         patched.setattr(training, "train_heads", killed)
-        train_reward_model(str(base_folder), attempts, SETTINGS, out=tmp_path / "m", budget=STEP, seed=0, store=store)
+        with pytest.raises(KeyboardInterrupt):
+            train()
     assert not (tmp_path / "m").exists()
     monkeypatch.setattr(Trunk, "activations", killed)
-    train_reward_model(str(base_folder), attempts, SETTINGS, out=tmp_path / "m", budget=STEP, seed=0, store=store)
+    train()
     assert load_reward_model(tmp_path / "m").identity
 
 
