@@ -353,8 +353,8 @@ class RewardModelSettings:
     Default: components."""
     input_tokens: int = 512
     """The longest input: what does not fit is cut, and said; >= 64, and at most the model's context. Default: 512."""
-    members: int = 5
-    """Of the ensemble, whose disagreement is a part of the doubt; >= 1. Default: 5."""
+    members: int = 8
+    """Of the ensemble, whose disagreement is a part of the doubt; >= 1. Default: 8."""
     learning_rate: float = 5e-5
     """Of the learning layers, after the warm-up, for `preferences`; > 0. Default: 5e-5."""
     head_learning_rate: float = 1e-3

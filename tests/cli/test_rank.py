@@ -48,7 +48,7 @@ def test_it_prints_the_likeliest_fix_first_and_runs_nothing(regrade, sums, model
     assert "predicted, not executed" in table
 
 
-def test_refused_patches_are_named_and_the_others_ranked(regrade, sums, model_folder, patches):  # noqa: F811
+def test_refused_patches_are_named_and_the_others_ranked(regrade, sums, model_folder, patches, tmp_path):  # noqa: F811
     bad = tmp_path / "bad.diff"
     bad.write_text("no diff\n")
     asked = ("rank", bad, *patches.values(), "--repo", sums[0].base.root, "--model", model_folder)
@@ -60,7 +60,7 @@ def test_refused_patches_are_named_and_the_others_ranked(regrade, sums, model_fo
     assert "1 of 4 patches refused" in outcome.err
 
 
-def test_a_task_file_brings_its_own_instruction(regrade, sums, model_folder, patches):  # noqa: F811
+def test_a_task_file_brings_its_own_instruction(regrade, sums, model_folder, patches, tmp_path):  # noqa: F811
     file = tmp_path / "tasks.jsonl"
     task = {
         "id": "add-0", "instruction": sums[0].instruction, "repository": str(sums[0].base.root),

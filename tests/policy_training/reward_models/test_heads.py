@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -15,10 +13,10 @@ from regrade.policy_training.reward_models.heads import HeadEnsemble, HeadExampl
 WIDTH = 12
 
 
-def examples(count: int, seed: int, *, known: float = 1.0, width: int = WIDTH) -> HeadExamples:
+def examples(count: int, seed: int, *, known: float = 1.0) -> HeadExamples:
     """Two components that depend on the activations with noise, and one that depends on nothing."""
     chance = torch.Generator().manual_seed(seed)
-    states = torch.randn(count, width, generator=chance) * 3 + 1
+    states = torch.randn(count, WIDTH, generator=chance) * 3 + 1
     logits = torch.stack([states[:, 0] - 1, -2 * states[:, 1] + 2, torch.zeros(count)], 1)
     labels = (torch.rand(count, 3, generator=chance) < logits.sigmoid()).float()
     labels[torch.rand(count, 3, generator=chance) > known] = math.nan
@@ -100,11 +98,3 @@ def test_the_seed_draws_the_members_and_files_keep_them(tmp_path: Path) -> None:
     one.save(tmp_path)
     states = examples(5, 2).activations
     assert torch.equal(HeadEnsemble.load(tmp_path).logits(states), one.logits(states))
-
-
-@pytest.mark.slow
-def test_many_heads_are_trained_in_seconds() -> None:
-    """As many examples as fit a test, of the width of the embedded model's activations."""
-    began = time.process_time()
-    train_heads(examples(3000, 0, width=1152), examples(500, 1, width=1152), members=5, seed=0)
-    assert time.process_time() - began < 60
