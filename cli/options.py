@@ -114,7 +114,10 @@ KeyVariable = Annotated[
 AnswerLimit = Annotated[
     float, typer.Option(min=0.1, max=LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
 ]
-RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, learned:FOLDER of a reward model, or FILE:NAME for your own.")]
+RewardName = Annotated[
+    str,
+    typer.Option("--reward", help="A built-in reward, learned:FOLDER of a reward model, or FILE:NAME for your own."),
+]
 SandboxName = Annotated[
     str,
     typer.Option(
