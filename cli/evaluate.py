@@ -53,8 +53,9 @@ PolicyWords = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME=]POLICY",
-        help="no-op, reference, smollm2-135m, the folder of a checkpoint, a model on the Hugging Face hub, "
-        "endpoint:MODEL (with --endpoint), or 'command:PROGRAM ARGUMENTS' with {instruction} as a placeholder.",
+        help="no-op, reference, mutants, near-misses, rewrites, cheats, smollm2-135m, the folder of a checkpoint, "
+        "a model on the Hugging Face hub, endpoint:MODEL (with --endpoint), or 'command:PROGRAM ARGUMENTS' with "
+        "{instruction} as a placeholder.",
     ),
 ]
 PolicyFile = Annotated[

@@ -32,6 +32,7 @@ from regrade.cli import (
     rank,
     report,
     rescore,
+    reward_model,
     rewards,
     score,
     study,
@@ -117,6 +118,7 @@ app.command("import")(import_results.import_results)
 app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(reward_model.app, name="reward-model")
 app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 app.command("study")(study.study)

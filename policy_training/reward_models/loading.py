@@ -20,8 +20,10 @@ from regrade.evaluators.storage.journal import write_atomically
 from regrade.policy_training.policies.models import INSTALL_TRAINING
 from regrade.rewards.reward_model_folders import FORMAT, RECORD, WRITERS, RewardModelRecord, read_record
 
-LOADERS: Mapping[str, str] = MappingProxyType({"language": "language_reward_model"})
+LOADERS: Mapping[str, str] = MappingProxyType({"language": "language_reward_model", "static": "static_model"})
 """Kind of model -> the module of this package that loads it, imported when it is needed."""
+
+CARD = "model_card.md"
 
 
 def write_record(folder: Path, kind: str, details: Mapping[str, Any]) -> RewardModelRecord:
@@ -67,9 +69,11 @@ def load_reward_model(folder: str | Path) -> Predictor:
 
 
 def _digest(folder: Path, kind: str, details: Mapping[str, Any]) -> str:
-    """SHA-256 over the kind, the details, and each file with its path."""
+    """SHA-256 over the kind, the details, and each file with its path. The card says what is known of the model, and is
+    no part of it."""
+    notes = (folder / RECORD, folder / CARD)
     whole = hashlib.sha256(json.dumps([kind, details], sort_keys=True).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in notes):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
