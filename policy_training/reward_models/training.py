@@ -28,6 +28,7 @@ from regrade.policy_training.reward_models.inputs import InputReader, PatchInput
 from regrade.policy_training.reward_models.language_reward_model import LanguageRewardModel
 from regrade.policy_training.reward_models.preference_trainer import adapt_trunk
 from regrade.policy_training.reward_models.preferences import agreement, pairs, split_by_cluster
+from regrade.policy_training.reward_models.training_record import training_record
 from regrade.policy_training.reward_models.trunks import Trunk
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.settings import RewardModelSettings
@@ -121,14 +122,15 @@ def train_reward_model(
         "training_tasks": float(len({attempt.group for attempt in train.attempts})),
         "unreadable": float(train.unreadable + test.unreadable),
     }
-    about = {"objective": settings.objective, "seed": seed, "figures": {k: _json(v) for k, v in figures.items()}}
+    about = {
+        **training_record([*learned, *held_out]),
+        "objective": settings.objective,
+        "seed": seed,
+        "figures": {name: None if math.isnan(value) else value for name, value in figures.items()},
+    }
     with_trunk = trunk is not base or isinstance(source, LanguageModel) or Path(str(source)).is_dir()
     model.save(out, about, with_trunk=with_trunk)
     return figures
-
-
-def _json(number: float) -> float | None:
-    return None if math.isnan(number) else number
 
 
 def _split(
