@@ -109,9 +109,10 @@ def test_stored_trees_answer_as_scikit_learn_does() -> None:
     ],
 )
 def test_damaged_trees_are_refused(change: dict[str, list[float]]) -> None:
-    tree = {"feature": [0], "threshold": [0.5], "left": [1], "right": [2], "missing_left": [1], "value": [0.0]}
-    whole = {name: values + [-1, -1] if name == "feature" else values + [1, 1] for name, values in tree.items()}
-    whole["missing_left"] = [1, 0, 0]
+    whole: dict[str, list[float]] = {
+        "feature": [0, -1, -1], "threshold": [0.5, 0, 0], "left": [1, 0, 0], "right": [2, 0, 0],
+        "missing_left": [1, 0, 0], "value": [0, -1, 1],
+    }  # fmt: skip
     BoostedTrees.from_json({"baseline": 0.0, "trees": [whole]}, 6)
     damaged = {**whole, **{name: [*values, *whole[name][1:]] for name, values in change.items()}}
     with pytest.raises(ValueError):
@@ -173,7 +174,7 @@ def test_the_card_says_what_it_learned_and_what_it_is_not(folder: Path) -> None:
     assert load(folder).identity  # the card is no part of the model
 
 
-def test_other_versions_and_damage_are_one_line(folder: Path, split: AttemptSplit, tmp_path: Path) -> None:
+def test_other_versions_and_damage_are_one_line(split: AttemptSplit, tmp_path: Path) -> None:
     model = train_static_model(split.training)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("regrade.policy_training.reward_models.static_model.FEATURE_FORMAT", 0)
