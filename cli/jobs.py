@@ -230,9 +230,14 @@ class PatchFiles:
         self._notes.append(one_line(text))
         _print_line("note", text)
 
-    def results(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[PatchResult]:
-        """The result of each file, in order; breakdowns, and evidence if available, are in the order of `patches`."""
-        breakdown_of = dict(zip(self.patches, breakdowns, strict=True))
+    def results(
+        self, breakdowns: Sequence[Breakdown] | None = None, evidence: Sequence[EvidenceSet] = ()
+    ) -> list[PatchResult]:
+        """The result of each file, in order; breakdowns, and evidence if available, are in the order of `patches`.
+
+        Without breakdowns: what could be read, and the refusals.
+        """
+        breakdown_of = {} if breakdowns is None else dict(zip(self.patches, breakdowns, strict=True))
         records = {index: evidence_set.records for index, evidence_set in zip(self.patches, evidence, strict=False)}
         return [
             self._result(index, breakdown_of.get(index), records.get(index, {})) for index in range(len(self._sources))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from regrade.cli.console import print_json, progress, stderr, stdout_to_stderr
+from regrade.cli.extras import training_libraries
 from regrade.cli.loading import limited, load, measured
 from regrade.cli.options import LARGEST_SEED, BuiltinSplit, Limit, RewardName, SandboxName, Workers, creatable
 from regrade.datasets.errors import UserError
@@ -16,6 +18,7 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.storage.labelled_attempts import LabelledAttempt
+    from regrade.policy_training.reward_models.attempt_splits import AttemptSplit
     from regrade.policy_training.reward_models.quality import Quality
 
 app = typer.Typer(
@@ -24,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-ModelKind = Literal["static"]
+ModelKind = Literal["static", "language"]
 Runs = Annotated[
     list[Path],
     typer.Argument(metavar="RUN...", help="Folders of runs with executed attempts: evaluations or trainings."),
@@ -90,8 +93,20 @@ def train(
     runs: Runs,
     out: Annotated[Path, typer.Option(file_okay=False, callback=creatable, help="Folder of the reward model.")],
     kind: Annotated[
-        ModelKind, typer.Option(help="static: gradient boosting over static evidence, without a language model.")
+        ModelKind,
+        typer.Option(
+            help="static: gradient boosting over static evidence, without a language model; language: heads on the "
+            "activations of one, which reads the files of --tasks."
+        ),
     ] = "static",
+    tasks: TaskSource = None,
+    base: Annotated[
+        str, typer.Option(help="Of language: smollm2-135m, a checkpoint, or a causal language model on the hub.")
+    ] = "smollm2-135m",
+    recipe: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Of language: a recipe of reward-model, for its settings and limits."),
+    ] = None,
     held_out: HeldOut = None,
     seed: Seed = 0,
     json: Json = False,
@@ -102,17 +117,51 @@ def train(
     attempts of a policy itself.
     """
     from regrade.policy_training.reward_models.attempt_splits import HELD_OUT, split_by_repository
-    from regrade.policy_training.reward_models.static_training import train_and_test_static
 
-    found = _attempts(runs, None)
+    _check_options(kind, tasks, recipe)
+    found = _attempts(runs, load(tasks, None) if tasks else None)
     split = split_by_repository(found, frozenset(held_out) if held_out else HELD_OUT)
     with progress(f"training a {kind} reward model") as report:
-        report(0, 1)
-        quality = train_and_test_static(split, out, seed=seed)
-        report(1, 1)
+        if kind == "static":
+            report(0, 1)
+            quality = _train_static(split, out, seed)
+            report(1, 1)
+        else:
+            quality = _train_language(split, out, base, recipe, seed, report)
     _print(quality, json)
     _note(f"model card: {out / 'model_card.md'}")
     typer.echo(out, err=json)
+
+
+def _check_options(kind: ModelKind, tasks: str | None, recipe: Path | None) -> None:
+    if kind == "language" and tasks is None:
+        raise UserError("a language reward model reads the files of the tasks: give --tasks")
+    if kind == "static" and (tasks is not None or recipe is not None):
+        raise UserError("--tasks and --recipe are for --kind language: leave them out")
+
+
+def _train_static(split: AttemptSplit, out: Path, seed: int) -> Quality | None:
+    from regrade.policy_training.reward_models.static_training import train_and_test_static
+
+    return train_and_test_static(split, out, seed=seed)
+
+
+def _train_language(
+    split: AttemptSplit, out: Path, base: str, recipe: Path | None, seed: int, report: Callable[[int, int], None]
+) -> Quality | None:
+    from regrade.policy_training.recipe_files import TrainingRecipe, read_recipe
+    from regrade.policy_training.trainers.settings import RewardModelSettings
+
+    chosen = TrainingRecipe(settings=RewardModelSettings()) if recipe is None else read_recipe(recipe)
+    if not isinstance(chosen.settings, RewardModelSettings):
+        raise UserError(f"{recipe} is a recipe of {chosen.algorithm}: give one of reward-model")
+    if chosen.needs_limit and chosen.steps is None and chosen.minutes is None:
+        raise UserError(f"{recipe} has no limit for the training: add steps, minutes or both")
+    with training_libraries("a language reward model"):
+        from regrade.policy_training.reward_models.language_training import train_and_test_language
+        from regrade.policy_training.trainers.callbacks import Budget
+    budget = Budget(chosen.steps, chosen.seconds)
+    return train_and_test_language(split, out, base, chosen.settings, budget=budget, seed=seed, progress=report)
 
 
 @app.command("test")

@@ -124,7 +124,7 @@ class TrainingPlan:
             UserError: the recipe has no limit, there is no such reward, or the format of the checkpoint's agent is
                 damaged.
         """
-        if recipe.steps is None and recipe.minutes is None:
+        if recipe.needs_limit and recipe.steps is None and recipe.minutes is None:
             raise UserError("no limit for the training: give `steps=`, `minutes=` or both")
         agent = recipe.agent or AgentFormat.of_checkpoint(Path(recipe.model))
         return cls(
@@ -381,7 +381,7 @@ def _train_into(
         guard = _guard(run, plan, language_model, scorer, log, tell)
         try:
             with tracked(plan.track, run.folder):
-                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
+                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard, progress)
         except UnstableTrainingError as error:
             checkpoint = language_model.save(run.checkpoint(plan.algorithm), plan.files)
             raise UnstableTrainingError(f"{error}. The checkpoint is {checkpoint}") from error
@@ -446,6 +446,7 @@ def _run_trainer(
     scorer: Scorer,
     log: StepLog | None,
     guard: StabilityGuard | None,
+    progress: Progress | None = None,
 ) -> None:
     of_all: _TrainerArguments = {
         "out": run.folder / "trainer",
@@ -478,7 +479,7 @@ def _run_trainer(
         case PPOSettings() as settings:
             train_ppo(model, tasks, scorer, settings, **online)
         case RewardModelSettings() as settings:
-            _train_reward_model(run, plan, settings, model, tasks, scorer, log)
+            _train_reward_model(run, plan, settings, model, tasks, scorer, log, progress)
 
 
 def _keep_nothing(*_: Any) -> None:
@@ -493,11 +494,12 @@ def _train_reward_model(
     tasks: Sequence[Task],
     scorer: Scorer,
     log: StepLog | None,
+    progress: Progress | None,
 ) -> None:
     attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_reward_model(
-        plan.model if plan.lora_rank is None else model,
+        plan.model,
         distinct(labelled(attempts, {task.id: task for task in tasks})),
         settings,
         out=run.checkpoint("reward-model"),
@@ -505,6 +507,7 @@ def _train_reward_model(
         seed=plan.seed,
         store=run.folder / "activations",
         log=log,
+        progress=progress,
     )
     run.rewind("reward-model-test")
     run.log("reward-model-test", 1, 0.0, **figures)

@@ -542,7 +542,7 @@ class Prediction:
     model: str
     """Name of the model."""
     why: str = ""
-    """The reason for a missing probability."""
+    """The reason for a missing probability, or for a probability of 0 without asking the model."""
     parts: tuple[PredictedPart, ...] = ()
     """The prediction for each component, which explains the probability."""
     cut: str = ""

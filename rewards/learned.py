@@ -45,9 +45,8 @@ class Learned(Reward):
         if prediction.resolved is None:
             return Judgement(None, f"{prediction.model}: {prediction.why}")
         interval = f"{prediction.resolved:.2f} \N{PLUS-MINUS SIGN} {prediction.doubt:.2f}"
-        return Judgement(
-            prediction.lower, "; ".join(filter(None, (f"{prediction.model} predicts {interval}", prediction.cut)))
-        )
+        reasons = (f"{prediction.model} predicts {interval}", prediction.why, prediction.cut)
+        return Judgement(prediction.lower, "; ".join(filter(None, reasons)))
 
 
 def learned(folder: str | Path) -> Learned:

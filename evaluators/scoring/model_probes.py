@@ -15,7 +15,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Job
 from regrade.rewards.evidence import Prediction
-from regrade.rewards.reward_model_folders import PredictionKind
+from regrade.rewards.reward_model_folders import PredictionKind, read_record
 
 LOADER = "regrade.policy_training.reward_models.loading"
 """The module that loads reward models. It stands above this one, and needs libraries that scoring does without, so it
@@ -32,7 +32,8 @@ class Predictor(Protocol):
     def predict(self, jobs: Sequence[Job]) -> list[Prediction]:
         """One prediction for each task and patch, in order, without executing anything.
 
-        A patch that the model cannot evaluate has a prediction without a probability, with the reason.
+        A patch that does not apply fixes nothing; one that the model cannot evaluate has a prediction without a
+        probability, with the reason.
 
         Raises:
             SandboxError: an input could not be read, for a reason that the patch did not cause.
@@ -43,10 +44,9 @@ def load_predictor(folder: str | Path) -> Predictor:
     """The reward model of a folder.
 
     Raises:
-        UserError: the folder contains no reward model, one of another version, or one whose files, base or libraries
-            are not those that it was trained with.
+        UserError: see `regrade.policy_training.reward_models.loading.load_reward_model`.
     """
-    predictor: Predictor = importlib.import_module(LOADER).load(folder)
+    predictor: Predictor = importlib.import_module(LOADER).load_reward_model(folder)
     return predictor
 
 
@@ -62,6 +62,8 @@ class ModelProbe:
             UserError: see `load_predictor`; or the folder now contains another model.
         """
         self._kind = kind
+        if read_record(kind.folder).digest != kind.digest:
+            raise UserError(f"{kind.folder} holds another model now than when the reward was made: run the same again")
         self._predictor = load_predictor(kind.folder)
         self._busy = threading.Lock()
         self._lock = threading.Lock()

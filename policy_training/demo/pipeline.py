@@ -26,8 +26,8 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.labelled_attempts import labelled_attempts
+from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.loading import load_policy
@@ -153,7 +153,7 @@ class Demo:
         self.once.more_sft("sft-all", ROLES["sft-all"][1], start, lessons, budget)
 
     def reward_model(self) -> None:
-        """A reward model on pairs of executed answers, tested on attempts at held-out tasks."""
+        """A reward model on executed attempts, calibrated on those at other functions."""
         if self.run.finished("reward model"):
             return
         with self.run.phase("reward model"), self.stage("reward model") as report:
@@ -163,9 +163,10 @@ class Demo:
                     labelled_attempts(self.run, self.tasks.tests_only),
                     self.settings.reward_model,
                     out=self.run.checkpoint("reward-model"),
-                    budget=Budget(self.settings.reward_model_steps),
+                    budget=Budget(),
                     seed=self.seed,
-                    log=self.once.log("reward-model", report, self.settings.reward_model_steps),
+                    store=self.run.folder / "activations",
+                    progress=report,
                 )
             except UnlearnableError as error:  # possible in a very short run, and no other policy depends on it
                 self.run.note(f"There is no reward model: {error}.")

@@ -22,15 +22,17 @@ class Calibration:
     """Temperature scaling (Guo et al. 1706.04599), and the outcomes of the held-out answers that it was fitted on.
 
     A probability is sigmoid(logit / temperature). The answers are cut into bins of equal size by their logits. What
-    they leave open about a probability in a bin is its distance to the farther end of the 95 % Wilson interval of the
-    bin's share of positive outcomes: large if the bin has few answers, and if the probability is wrong there. Answers
-    of one cluster are not independent, so a bin counts its clusters. Beyond the held-out logits, the outermost bin
-    counts.
+    they leave open about the probabilities of a bin is the distance of their mean to the farther end of the 95 % Wilson
+    interval of the bin's share of positive outcomes: large if the bin has few answers, and if its probabilities are
+    wrong. Answers of one cluster are not independent, so a bin counts its clusters. Beyond the held-out logits, the
+    outermost bin counts.
     """
 
     temperature: float
     edges: tuple[float, ...]
     """The largest logit of each bin but the last, ascending."""
+    means: tuple[float, ...]
+    """Of the probabilities in each bin."""
     shares: tuple[float, ...]
     """Of positive outcomes in each bin."""
     clusters: tuple[int, ...]
@@ -51,28 +53,28 @@ class Calibration:
             raise ValueError("a calibration needs at least one answer, and an outcome and a cluster for each")
         order = np.argsort(logits, kind="stable")
         bins = np.array_split(order, min(MOST_BINS, max(1, len(order) // BIN)))
+        temperature = _temperature(logits, outcomes)
         return cls(
-            _temperature(logits, outcomes),
+            temperature,
             tuple(float(logits[members[-1]]) for members in bins[:-1]),
+            tuple(float(_sigmoid(logits[members] / temperature).mean()) for members in bins),
             tuple(float(outcomes[members].mean()) for members in bins),
             tuple(len({clusters[index] for index in members}) for members in bins),
         )
 
     def probabilities(self, logits: Floats) -> Floats:
         """sigmoid(logit / temperature), of any shape."""
-        from scipy.special import expit
-
-        return np.asarray(expit(logits / self.temperature), dtype=np.float64)
+        return _sigmoid(logits / self.temperature)
 
     def margins(self, logits: Floats) -> Floats:
-        """What the held-out answers leave open about each probability: its distance to where it may still be."""
+        """How far each probability may be from the truth, by the held-out answers; of any shape."""
         from statsmodels.stats.proportion import proportion_confint
 
         counts = np.asarray(self.clusters, dtype=np.float64)
         low, high = proportion_confint(np.asarray(self.shares) * counts, counts, method="wilson")
-        bins = np.searchsorted(np.asarray(self.edges), logits, side="left")
-        probabilities = self.probabilities(logits)
-        return np.maximum(np.maximum(probabilities - low[bins], high[bins] - probabilities), 0.0)
+        means = np.asarray(self.means)
+        farthest: Floats = np.maximum(means - low, high - means)
+        return farthest[np.searchsorted(np.asarray(self.edges), logits, side="left")]
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for `json.dumps`; `from_json` reads it back."""
@@ -81,10 +83,17 @@ class Calibration:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         """Raises ValueError, KeyError or TypeError for another record."""
-        edges, shares, clusters = (tuple(values[name]) for name in ("edges", "shares", "clusters"))
-        if not len(edges) + 1 == len(shares) == len(clusters) or not values["temperature"] > 0:
-            raise ValueError("a calibration has a temperature above 0, a share and a number of clusters for each bin")
-        return cls(float(values["temperature"]), edges, shares, clusters)
+        edges, *columns = (tuple(values[name]) for name in ("edges", "means", "shares", "clusters"))
+        if any(len(column) != len(edges) + 1 for column in columns) or not values["temperature"] > 0:
+            raise ValueError("a calibration has a temperature above 0, and of each bin a mean, a share and a number")
+        means, shares, clusters = columns
+        return cls(float(values["temperature"]), edges, means, shares, clusters)
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    from scipy.special import expit
+
+    return np.asarray(expit(logits), dtype=np.float64)
 
 
 def _temperature(logits: Floats, outcomes: Floats) -> float:

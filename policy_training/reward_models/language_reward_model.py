@@ -69,7 +69,7 @@ class LanguageRewardModel:
         inputs = [each for each in read if isinstance(each, PatchInput)]
         predicted = iter(self._explained(inputs))
         return [
-            next(predicted) if isinstance(each, PatchInput) else Prediction(None, 0.0, self.name, each) for each in read
+            next(predicted) if isinstance(each, PatchInput) else Prediction(0.0, 0.0, self.name, each) for each in read
         ]
 
     def components(self, inputs: Sequence[PatchInput]) -> ComponentPredictions:
@@ -98,7 +98,7 @@ class LanguageRewardModel:
                 doubt=float(doubts[row, clean]),
                 model=self.name,
                 parts=tuple(
-                    PredictedPart(component, float(found.probabilities[row, k]), float(doubts[row, k]))
+                    PredictedPart(component.value, float(found.probabilities[row, k]), float(doubts[row, k]))
                     for k, component in enumerate(found.components)
                 ),
                 cut=each.cut,

@@ -39,11 +39,12 @@ def write_record(folder: Path, kind: str, details: Mapping[str, Any]) -> RewardM
     return record
 
 
-def load(folder: str | Path) -> Predictor:
+def load_reward_model(folder: str | Path) -> Predictor:
     """The reward model of a folder.
 
     Raises:
-        UserError: see `regrade.evaluators.scoring.model_probes.load_predictor`.
+        UserError: the folder contains no reward model, one of another version, or one whose files, base or libraries
+            are not those that it was trained with.
     """
     path = Path(folder).expanduser()
     record = read_record(path)

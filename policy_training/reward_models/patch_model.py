@@ -15,7 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.evaluators.scoring.model_probes import Predictor
 from regrade.evaluators.storage.labelled_attempts import Component, ProposedPatch
-from regrade.policy_training.reward_models.loading import load
+from regrade.policy_training.reward_models.loading import load_reward_model
 from regrade.rewards.evidence import Prediction
 
 
@@ -67,8 +67,8 @@ class PredictorModel:
 
 
 def load_patch_model(folder: Path) -> PatchModel:
-    """The reward model of a folder. Raises UserError: see `regrade.policy_training.reward_models.loading.load`."""
-    predictor = load(folder)
+    """The reward model of a folder. Raises UserError: see `load_reward_model`."""
+    predictor = load_reward_model(folder)
     return predictor if isinstance(predictor, PatchModel) else PredictorModel(folder.name, predictor)
 
 

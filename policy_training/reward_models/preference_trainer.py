@@ -24,6 +24,7 @@ from transformers import AutoModelForSequenceClassification, PrinterCallback, se
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.process_identity import this_process
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.threads import restored_threads
@@ -164,7 +165,13 @@ def _with_score(trunk: Trunk) -> Any:
     config = copy.deepcopy(trunk.model.config)
     config.num_labels = 1
     config.pad_token_id = trunk.tokenizer.pad_token_id
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    try:
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except ValueError as error:
+        raise UserError(
+            f"transformers has no {type(config).__name__} with one score, which preferences need: choose another "
+            "model, or `objective=components`"
+        ) from error
     model.base_model.load_state_dict(trunk.model.state_dict())
     return model.to(trunk.model.device)
 

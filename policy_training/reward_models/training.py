@@ -28,6 +28,7 @@ from regrade.policy_training.reward_models.inputs import InputReader, PatchInput
 from regrade.policy_training.reward_models.language_reward_model import LanguageRewardModel
 from regrade.policy_training.reward_models.preference_trainer import adapt_trunk
 from regrade.policy_training.reward_models.preferences import agreement, pairs, split_by_cluster
+from regrade.policy_training.reward_models.training_record import training_record
 from regrade.policy_training.reward_models.trunks import Trunk
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.settings import RewardModelSettings
@@ -100,6 +101,8 @@ def train_reward_model(
         UnlearnableError: there are no clean fixes or nothing else, or no preferences, on either side.
         UserError: there is no such model, its context is too short, or a task is in both sets.
     """
+    if settings.attempts is not None and len(attempts) > settings.attempts:
+        attempts = random.Random(seed).sample(attempts, settings.attempts)
     learned, held_out = _split(attempts, validation, settings.test_share, seed)
     components = _learnable(learned, held_out)
     base = Trunk.of(source) if isinstance(source, LanguageModel) else Trunk.named(str(source))
@@ -119,14 +122,15 @@ def train_reward_model(
         "training_tasks": float(len({attempt.group for attempt in train.attempts})),
         "unreadable": float(train.unreadable + test.unreadable),
     }
-    about = {"objective": settings.objective, "seed": seed, "figures": {k: _json(v) for k, v in figures.items()}}
+    about = {
+        **training_record([*learned, *held_out]),
+        "objective": settings.objective,
+        "seed": seed,
+        "figures": {name: None if math.isnan(value) else value for name, value in figures.items()},
+    }
     with_trunk = trunk is not base or isinstance(source, LanguageModel) or Path(str(source)).is_dir()
     model.save(out, about, with_trunk=with_trunk)
     return figures
-
-
-def _json(number: float) -> float | None:
-    return None if math.isnan(number) else number
 
 
 def _split(

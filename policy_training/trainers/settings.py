@@ -353,8 +353,8 @@ class RewardModelSettings:
     Default: components."""
     input_tokens: int = 512
     """The longest input: what does not fit is cut, and said; >= 64, and at most the model's context. Default: 512."""
-    members: int = 5
-    """Of the ensemble, whose disagreement is a part of the doubt; >= 1. Default: 5."""
+    members: int = 8
+    """Of the ensemble, whose disagreement is a part of the doubt; >= 1. Default: 8."""
     learning_rate: float = 5e-5
     """Of the learning layers, after the warm-up, for `preferences`; > 0. Default: 5e-5."""
     head_learning_rate: float = 1e-3
@@ -365,7 +365,10 @@ class RewardModelSettings:
     """Share of the layers, from the bottom, that keep their weights, as the embeddings do, for `preferences`; in
     [0, 1]. Default: 0.5."""
     preferences: int | None = None
-    """Pairs to train on at most, drawn evenly from the training tasks; >= 1. Default: None: all."""
+    """Pairs to train on at most, drawn evenly from the training tasks, for `preferences`; >= 1. Default: None: all."""
+    attempts: int | None = None
+    """Attempts to learn from and to calibrate on at most, drawn evenly; >= 1. Reading them is most of the time.
+    Default: None: all."""
     test_share: float = 0.25
     """Share of the functions whose attempts are held out to calibrate the model, in [0, 1]. Default: 0.25."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, samples=8))
@@ -383,6 +386,7 @@ class RewardModelSettings:
             pairs_per_step=_COUNT,
             frozen=_SHARE,
             preferences=_OPTIONAL_COUNT,
+            attempts=_OPTIONAL_COUNT,
             test_share=_SHARE,
             sampling=_SAMPLING,
         )
