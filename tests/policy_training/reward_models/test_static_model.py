@@ -26,7 +26,7 @@ from regrade.evaluators.storage.labelled_attempts import (
 )
 from regrade.policy_training.reward_models.attempt_splits import AttemptSplit, folds_of, split_by_repository
 from regrade.policy_training.reward_models.boosted_trees import BoostedTrees, fit
-from regrade.policy_training.reward_models.loading import CARD, load
+from regrade.policy_training.reward_models.loading import CARD, load_reward_model
 from regrade.policy_training.reward_models.patch_model import Chance, Chances, PatchModel, load_patch_model
 from regrade.policy_training.reward_models.quality import measure_quality, to_json
 from regrade.policy_training.reward_models.static_features import FEATURES, features
@@ -162,7 +162,7 @@ def test_a_model_that_knows_the_outcome_beats_it(split: AttemptSplit, folder: Pa
 def test_the_same_attempts_make_the_same_bytes(split: AttemptSplit, folder: Path, tmp_path: Path) -> None:
     train_and_test_static(split, tmp_path / "static")
     assert (tmp_path / "static" / FILE).read_bytes() == (folder / FILE).read_bytes()
-    assert load(tmp_path / "static").identity == load(folder).identity
+    assert load_reward_model(tmp_path / "static").identity == load_reward_model(folder).identity
     assert learned(tmp_path / "static").kind.digest == learned(folder).kind.digest
 
 
@@ -171,7 +171,7 @@ def test_the_card_says_what_it_learned_and_what_it_is_not(folder: Path) -> None:
     for part in ("| one |", "near miss", "never trained on", "small diff", "n = 8", "## Limits", "scikit-learn"):
         assert part in text
     (folder / CARD).write_text(text + "A note of mine.\n")
-    assert load(folder).identity  # the card is no part of the model
+    assert load_reward_model(folder).identity  # the card is no part of the model
 
 
 def test_other_versions_and_damage_are_one_line(split: AttemptSplit, tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_other_versions_and_damage_are_one_line(split: AttemptSplit, tmp_path: P
         patch.setattr("regrade.policy_training.reward_models.static_model.FEATURE_FORMAT", 0)
         model.save(tmp_path / "old", {})
     with pytest.raises(UserError, match=r"features of version 0.*train it again"):
-        load(tmp_path / "old")
+        load_reward_model(tmp_path / "old")
     model.save(tmp_path / "changed", {})
     (tmp_path / "changed" / FILE).write_text("{}")
     with pytest.raises(UserError, match="not those that were trained"):
-        load(tmp_path / "changed")
+        load_reward_model(tmp_path / "changed")
     with pytest.raises(UserError, match="does not say which repositories"):
         unseen([tmp_path / "old"], split.test)
 
@@ -221,7 +221,7 @@ def test_what_was_learned_is_left_out_of_a_test(split: AttemptSplit, folder: Pat
 
 def test_a_stored_patch_and_a_fresh_one_have_the_same_prediction(folder: Path, tasks: list[Task]) -> None:
     """A scorer asks for predictions of patches whose evidence no run has stored."""
-    model = load(folder)
+    model = load_reward_model(folder)
     reference = tasks[0].reference
     assert reference is not None
     (prediction, broken) = model.predict(
