@@ -38,6 +38,9 @@ class Figure(NamedTuple):
     """Tasks that have a value."""
 
 
+UNDEFINED = Figure(math.nan, NOT_DEFINED, 0)
+
+
 @dataclass(frozen=True)
 class TestedAttempts:
     """Executed attempts, on which predictors are compared. All of shape (attempts,)."""
@@ -176,19 +179,20 @@ def _rows_by_task(tested: TestedAttempts) -> list[tuple[int, NDArray[np.intp]]]:
 def figure(tested: TestedAttempts, by_task: Floats) -> Figure:
     """The mean over the tasks that have a value, in [0, 1]."""
     sample = _sample(tested, by_task)
-    if not sample.n:
-        return Figure(math.nan, NOT_DEFINED, 0)
-    interval = mean_interval(sample)
-    return Figure(sample.mean, Interval(max(0.0, interval.low), min(1.0, interval.high)), sample.n)
+    return _figure(sample, mean_interval(sample), 0.0) if sample.n else UNDEFINED
 
 
 def difference(tested: TestedAttempts, by_task: Floats, other: Floats) -> Figure:
     """The mean of the paired differences of two predictors, the first less the other, in [-1, 1]."""
     sample = _sample(tested, by_task - other)
-    if not sample.n:
-        return Figure(math.nan, NOT_DEFINED, 0)
-    interval = difference_interval(sample, most=None)
-    return Figure(sample.mean, Interval(max(-1.0, interval.low), min(1.0, interval.high)), sample.n)
+    return _figure(sample, difference_interval(sample, most=None), -1.0) if sample.n else UNDEFINED
+
+
+def _figure(sample: Sample, interval: Interval, lowest: float) -> Figure:
+    """An interval of fewer than two functions is not defined."""
+    if math.isnan(interval.low):
+        return Figure(sample.mean, NOT_DEFINED, sample.n)
+    return Figure(sample.mean, Interval(max(lowest, interval.low), min(1.0, interval.high)), sample.n)
 
 
 def _sample(tested: TestedAttempts, by_task: Floats) -> Sample:

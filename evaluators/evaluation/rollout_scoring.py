@@ -225,6 +225,7 @@ def _row(
         "changed_lines": _changed_lines(task, rollout.patch),
         "parts": breakdown.to_json()["parts"],
         "verification_seconds": verification.seconds if verification else None,
+        **({} if rollout.log_probability is None else {"log_probability": rollout.log_probability}),
         **outcome,
         **effects.columns(task, rollout.patch, evidence, empty=empty, broken_tests=broken),
         **columns_of_episode(rollout.episode),

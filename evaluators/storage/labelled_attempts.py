@@ -219,6 +219,7 @@ class _TrainedAttempt(msgspec.Struct):
     fixes: bool | None = None
     breaks: bool | None = None
     builds: bool | None = None
+    log_probability: float | None = None
 
 
 def _trained(run: Run, tasks: Mapping[str, Task]) -> Iterator[LabelledAttempt]:
@@ -241,6 +242,7 @@ def _trained(run: Run, tasks: Mapping[str, Task]) -> Iterator[LabelledAttempt]:
                 repository=task.repository if task else str((description or {}).get("repository", "")),
                 **_place(task, description or {}),
                 patch=stored.patch,
+                log_probability=stored.log_probability,
                 labels=labels_of_execution(
                     fixes=stored.fixes, breaks=stored.breaks, builds=stored.builds, clean=stored.verified
                 ),

@@ -70,6 +70,8 @@ class ScoredAnswer:
     breaks: bool | None = None
     builds: bool | None = None
     """False if a Python file does not compile. None: it compiles, and whether it imports is unknown."""
+    log_probability: float | None = None
+    """See `Rollout`."""
 
 
 def scored_answers(attempts: Sequence[Attempt]) -> list[ScoredAnswer]:
@@ -92,6 +94,7 @@ def _scored_answer(attempt: Attempt, reward: float) -> ScoredAnswer:
         fixes=fixed and not attempt.tampering if is_known else None,
         breaks=attempt.broke or (run is not None and run.end is not End.COMPLETED) if is_known else None,
         builds=None if attempt.compiles else False,
+        log_probability=rollout.log_probability,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage.labelled_attempts import (
@@ -22,7 +23,7 @@ def labelled(attempts: Sequence[Attempt], tasks: Mapping[str, Task]) -> list[Lab
     """
     return [
         LabelledAttempt(
-            **vars(proposed(tasks[attempt.rollout.task_id], attempt.rollout.patch)),
+            **_proposal(attempt, tasks),
             labels=labels_of_execution(
                 fixes=answer.fixes, breaks=answer.breaks, builds=answer.builds, clean=answer.verified
             ),
@@ -33,3 +34,8 @@ def labelled(attempts: Sequence[Attempt], tasks: Mapping[str, Task]) -> list[Lab
         for attempt in attempts
         for answer in scored_answers([attempt])
     ]
+
+
+def _proposal(attempt: Attempt, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    rollout = attempt.rollout
+    return {**vars(proposed(tasks[rollout.task_id], rollout.patch)), "log_probability": rollout.log_probability}

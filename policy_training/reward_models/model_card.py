@@ -100,10 +100,11 @@ def quality_report(quality: Quality) -> str:
         ),
         "### Against simpler predictors\n\nA model that does not beat one of these is not worth its cost.",
         _table(
-            ("predictor", "AUC", "gain of the model in AUC", "pair accuracy", "best of 8", "beaten"),
+            ("predictor", "attempts", "AUC", "gain of the model in AUC", "pair accuracy", "best of 8", "beaten"),
             [
                 (
                     each.name,
+                    str(each.attempts),
                     _shown(each.auc),
                     _shown(each.auc_gain, signed=True),
                     _shown(each.pair_accuracy),

@@ -45,9 +45,10 @@ class ComponentQuality:
 
 @dataclass(frozen=True)
 class BaselineQuality:
-    """A simpler predictor on the same attempts, and by how much the model beats it."""
+    """A simpler predictor on the attempts of which it says something, and by how much the model beats it there."""
 
     name: str
+    attempts: int
     auc: Figure
     pair_accuracy: Figure
     best_of: Mapping[int, Figure]
@@ -126,14 +127,14 @@ def measure_quality(
 
 
 def _simple_baselines(attempts: Sequence[LabelledAttempt]) -> dict[str, Floats]:
-    """Name -> scores, higher is better; a baseline that is unknown for some attempts is left out."""
+    """Name -> scores, higher is better; NaN: unknown. A baseline that is nowhere known is left out."""
     found = {
         "small diff": [_small_diff(attempt) for attempt in attempts],
         "small impact": [_small_impact(attempt) for attempt in attempts],
         "log-probability": [_or_nan(attempt.log_probability) for attempt in attempts],
     }
     scores = {name: np.array(values, dtype=np.float64) for name, values in found.items()}
-    return {name: values for name, values in scores.items() if not np.isnan(values).any()}
+    return {name: values for name, values in scores.items() if not np.isnan(values).all()}
 
 
 def _small_diff(patch: ProposedPatch) -> float:
@@ -181,15 +182,14 @@ def _quality(
     data = outcome_table(attempts)
     probabilities = np.array([each[Component.CLEAN].probability for each in chances])
     doubts = np.array([each[Component.CLEAN].doubt for each in chances])
-    areas, ordered = statistics.auc(data, probabilities), statistics.pair_accuracy(data, probabilities)
     return Quality(
         model=name,
         attempts=len(data),
         unread=unread,
         tasks=data.n_tasks,
         clean=float(data.outcomes.mean()),
-        auc=statistics.figure(data, areas),
-        pair_accuracy=statistics.figure(data, ordered),
+        auc=statistics.figure(data, statistics.auc(data, probabilities)),
+        pair_accuracy=statistics.figure(data, statistics.pair_accuracy(data, probabilities)),
         calibration_error=statistics.figure(data, statistics.calibration_error(data, probabilities)),
         brier=statistics.figure(data, statistics.brier(data, probabilities)),
         covered=_covered(data, probabilities, doubts),
@@ -197,7 +197,7 @@ def _quality(
         best_possible=_best_of(data, data.outcomes.astype(np.float64)),
         components=tuple(_components(attempts, chances)),
         repositories=_by_repository(name, attempts, chances, baselines),
-        baselines=tuple(_baseline(data, each, scores, areas, ordered) for each, scores in baselines.items()),
+        baselines=tuple(filter(None, (_baseline(data, *each, probabilities) for each in baselines.items()))),
         origins=tuple(_origins(data, attempts, probabilities)),
         reliability=tuple(statistics.reliability(data, probabilities)),
     )
@@ -214,15 +214,21 @@ def _covered(data: TestedAttempts, probabilities: Floats, doubts: Floats) -> flo
     return float(np.mean(np.abs(shares - probabilities) <= doubts))
 
 
-def _baseline(data: TestedAttempts, name: str, scores: Floats, areas: Floats, ordered: Floats) -> BaselineQuality:
-    own_areas, own_ordered = statistics.auc(data, scores), statistics.pair_accuracy(data, scores)
+def _baseline(whole: TestedAttempts, name: str, scores: Floats, probabilities: Floats) -> BaselineQuality | None:
+    """None without an attempt of which it says something."""
+    known = ~np.isnan(scores)
+    if not known.any():
+        return None
+    data, scores, probabilities = whole.where(known), scores[known], probabilities[known]
+    areas, ordered = statistics.auc(data, scores), statistics.pair_accuracy(data, scores)
     return BaselineQuality(
         name=name,
-        auc=statistics.figure(data, own_areas),
-        pair_accuracy=statistics.figure(data, own_ordered),
+        attempts=len(data),
+        auc=statistics.figure(data, areas),
+        pair_accuracy=statistics.figure(data, ordered),
         best_of=_best_of(data, scores),
-        auc_gain=statistics.difference(data, areas, own_areas),
-        pair_gain=statistics.difference(data, ordered, own_ordered),
+        auc_gain=statistics.difference(data, statistics.auc(data, probabilities), areas),
+        pair_gain=statistics.difference(data, statistics.pair_accuracy(data, probabilities), ordered),
     )
 
 
