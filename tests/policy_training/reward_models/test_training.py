@@ -21,7 +21,7 @@ from regrade.policy_training.reward_models.inputs import InputReader
 from regrade.policy_training.reward_models.language_reward_model import LanguageRewardModel
 from regrade.policy_training.reward_models.loading import load_reward_model
 from regrade.policy_training.reward_models.preference_trainer import adapt_trunk, packed_scores
-from regrade.policy_training.reward_models.preferences import agreement, pairs, split_by_cluster
+from regrade.policy_training.reward_models.preferences import pairs, split_by_cluster
 from regrade.policy_training.reward_models.training import ReadAttempts, UnlearnableError, train_reward_model
 from regrade.policy_training.reward_models.trunks import Trunk
 from regrade.policy_training.trainers.callbacks import Budget
@@ -198,17 +198,6 @@ def test_a_split_keeps_functions_whole(attempts: list[LabelledAttempt]) -> None:
     assert not {each.cluster for each in learned} & {each.cluster for each in held_out}
     assert len(learned) + len(held_out) == len(attempts)
     assert split_by_cluster(attempts[:3], 0.25, seed=0) == (attempts[:3], [])
-
-
-def test_agreement_counts_pairs_and_ranks(attempts: list[LabelledAttempt]) -> None:
-    of_two = attempts[:2] + attempts[3:5]  # right and wrong, of two tasks
-    good = agreement(of_two, [3.0, 1.0, 2.0, 0.0])
-    assert (good.pair_accuracy, good.pairs, good.auc, good.answers, good.verified, good.tasks) == (1.0, 2, 1.0, 4, 2, 2)
-    # a tie counts a half; of the 4 (verified, other) pairs 2 are in order and 1 is a tie
-    mixed = agreement(of_two, [1.0, 1.0, 0.5, 0.0])
-    assert (mixed.pair_accuracy, mixed.auc) == (0.75, 0.625)
-    nothing = agreement(of_two[:1], [1.0])
-    assert (nothing.pair_accuracy, nothing.auc) == (None, None)
 
 
 # ---------------------------------------------------------------- what is refused
