@@ -157,10 +157,12 @@ class Demo:
         if self.run.finished("reward model"):
             return
         with self.run.phase("reward model"), self.stage("reward model") as report:
+            is_any = any((self.run.folder / "attempts").glob("*.jsonl"))
+            attempts = labelled_attempts(self.run, self.tasks.tests_only) if is_any else []
             try:
                 figures = train_reward_model(
                     str(self.run.checkpoint("sft")),
-                    labelled_attempts(self.run, self.tasks.tests_only),
+                    attempts,
                     self.settings.reward_model,
                     out=self.run.checkpoint("reward-model"),
                     budget=Budget(),
