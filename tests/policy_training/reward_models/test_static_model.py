@@ -123,7 +123,8 @@ def test_damaged_trees_are_refused(change: dict[str, list[float]]) -> None:
 def test_it_finds_the_rule_in_a_repository_that_it_never_saw(split: AttemptSplit, folder: Path) -> None:
     model = load_patch_model(folder)
     quality = measure_quality(model, split.test)
-    assert quality.auc.interval.low > 0.75
+    assert quality.auc.value > 0.8
+    assert quality.auc.interval.low > 0.7
     assert quality.auc.interval.low < quality.auc.value < quality.auc.interval.high
     assert quality.calibration_error.value < 0.08
     assert quality.best_of[8].value > quality.best_of[1].value + 0.3
