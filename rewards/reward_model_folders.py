@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_text import without_doubled_keys
@@ -87,14 +87,14 @@ def prediction_of(folder: str | Path) -> type[Prediction]:
 
 
 @cache
-def _kind(folder: str, digest: str) -> PredictionKind:
+def _kind(folder: str, digest: str) -> type[Prediction]:
     kind = PredictionKind(f"Prediction[{digest[:16]}]", (Prediction,), {"__module__": __name__})
     kind.folder, kind.digest = folder, digest
-    return kind
+    return cast("type[Prediction]", kind)
 
 
 def _reduced(kind: PredictionKind) -> tuple[Any, ...]:
     return _kind, (kind.folder, kind.digest)
 
 
-copyreg.pickle(PredictionKind, _reduced)  # type: ignore[arg-type]  # no module has it as an attribute
+copyreg.pickle(PredictionKind, _reduced)  # no module has the types as attributes

@@ -111,15 +111,3 @@ def _temperature(logits: Floats, outcomes: Floats) -> float:
 def log_loss(logits: Floats, outcomes: Floats) -> float:
     """Mean negative log-likelihood of outcomes, 0 or 1, in nats."""
     return float(np.mean(np.logaddexp(0.0, logits) - outcomes * logits))
-
-
-def expected_calibration_error(probabilities: Floats, outcomes: Floats, bins: int = 10) -> float:
-    """Mean gap between probability and share of positive outcomes, over equal bins of probability.
-
-    Source: Naeini et al. 2015. 0 without answers.
-    """
-    if not len(outcomes):
-        return 0.0
-    numbers = np.minimum((probabilities * bins).astype(int), bins - 1)
-    gaps = np.bincount(numbers, probabilities - outcomes, minlength=bins)
-    return float(np.abs(gaps).sum() / len(outcomes))

@@ -107,7 +107,9 @@ def _fit(states: Tensor, labels: Tensor, counts: Tensor, penalties: Tensor, step
     members, heads = penalties.shape
     weight = torch.zeros(members, heads, states.shape[1], requires_grad=True)
     bias = torch.zeros(members, heads, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=steps, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
 
     def objective() -> Tensor:
         optimizer.zero_grad()

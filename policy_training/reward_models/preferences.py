@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from scipy.stats import mannwhitneyu
-
-from regrade.evaluators.storage.labelled_attempts import Component, LabelledAttempt
+from regrade.evaluators.storage.labelled_attempts import LabelledAttempt
 
 
 @dataclass(frozen=True)
@@ -51,43 +49,6 @@ def _differ(attempts: Sequence[LabelledAttempt], one: int, other: int) -> bool:
 def _pair(attempts: Sequence[LabelledAttempt], one: int, other: int) -> Preference:
     gap = attempts[one].reward - attempts[other].reward
     return Preference(one, other, gap) if gap > 0 else Preference(other, one, -gap)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Agreement of scores with executed rewards."""
-
-    pair_accuracy: float | None
-    """Share of pairs (two attempts at one task with different rewards) that the scores order correctly; a tie counts
-    1/2. None: there is no pair."""
-    pairs: int
-    auc: float | None
-    """Probability that a clean fix scores above another patch, over all tasks; 0.5 is chance. None: all are of one
-    kind."""
-    answers: int
-    verified: int
-    """Clean fixes."""
-    tasks: int
-
-
-def agreement(attempts: Sequence[LabelledAttempt], scores: Sequence[float]) -> Agreement:
-    """Compare scores with executed rewards. Attempts must be distinct: repeats would count easy ones several times."""
-    every = pairs(attempts, per_task=None)
-    gaps = [scores[pair.chosen] - scores[pair.rejected] for pair in every]
-    right = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps)
-    labels = [attempt.labels.get(Component.CLEAN) for attempt in attempts]
-    good = [score for label, score in zip(labels, scores, strict=True) if label is True]
-    bad = [score for label, score in zip(labels, scores, strict=True) if label is False]
-    # AUC = U / (n1 n2), Mann and Whitney 1947
-    auc = float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)) if good and bad else None
-    return Agreement(
-        pair_accuracy=right / len(every) if every else None,
-        pairs=len(every),
-        auc=auc,
-        answers=len(attempts),
-        verified=len(good),
-        tasks=len({attempt.group for attempt in attempts}),
-    )
 
 
 def split_by_cluster(

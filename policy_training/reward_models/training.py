@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,17 @@ from torch import Tensor
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.evaluators.analysis.prediction_quality import auc, calibration_error, figure, pair_accuracy
 from regrade.evaluators.storage.labelled_attempts import Component, LabelledAttempt
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.reward_models.activation_store import ActivationStore, Progress
-from regrade.policy_training.reward_models.calibration import Calibration, expected_calibration_error
+from regrade.policy_training.reward_models.calibration import Calibration
 from regrade.policy_training.reward_models.heads import HeadEnsemble, HeadExamples, train_heads
 from regrade.policy_training.reward_models.inputs import InputReader, PatchInput
 from regrade.policy_training.reward_models.language_reward_model import LanguageRewardModel
 from regrade.policy_training.reward_models.preference_trainer import adapt_trunk
-from regrade.policy_training.reward_models.preferences import agreement, pairs, split_by_cluster
+from regrade.policy_training.reward_models.preferences import pairs, split_by_cluster
+from regrade.policy_training.reward_models.quality import outcome_table
 from regrade.policy_training.reward_models.training_record import training_record
 from regrade.policy_training.reward_models.trunks import Trunk
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
@@ -94,7 +96,7 @@ def train_reward_model(
 
     Returns:
         figures on the validation attempts, which are optimistic, since the model was calibrated on them: `auc`,
-        `pair_accuracy`, `pairs`, `calibration_error`, `answers`, `verified`, `tasks` (NaN if undefined); and the
+        `pair_accuracy`, `calibration_error`, `answers`, `verified`, `tasks` (NaN if undefined); and the
         numbers of `training_attempts`, `training_tasks` and `unreadable` attempts.
 
     Raises:
@@ -104,11 +106,12 @@ def train_reward_model(
     if settings.attempts is not None and len(attempts) > settings.attempts:
         attempts = random.Random(seed).sample(attempts, settings.attempts)
     learned, held_out = _split(attempts, validation, settings.test_share, seed)
-    components = _learnable(learned, held_out)
+    _learnable(learned, held_out)  # fails before a model is loaded
     base = Trunk.of(source) if isinstance(source, LanguageModel) else Trunk.named(str(source))
     base.check_tokens(settings.input_tokens)
     reader = InputReader(base.encode, settings.input_tokens)
     train, test = (ReadAttempts.of(each, reader) for each in (learned, held_out))
+    components = _learnable(train.attempts, test.attempts)
     trunk = base if settings.objective == "components" else _adapted(base, train, settings, budget, seed, log)
     states = ActivationStore(trunk, store).activations([*train.inputs, *test.inputs], progress)
     examples = train.examples(states[: len(train.inputs)], components)
@@ -198,7 +201,7 @@ def _calibrated(
     calibrations = {}
     for index, component in enumerate(components):
         rows = np.flatnonzero(~np.isnan(labels[:, index]))
-        clusters = [checks.clusters[row] for row in rows]
+        clusters = [checks.clusters[row] for row in rows.tolist()]
         calibrations[component] = Calibration.fit(logits[rows, index], labels[rows, index], clusters)
     return calibrations
 
@@ -208,11 +211,14 @@ def _figures(
 ) -> dict[str, float]:
     index = components.index(Component.CLEAN)
     logits = model.heads.logits(checks.activations).mean(0).double().numpy()[:, index]
-    probabilities = model.calibrations[Component.CLEAN].probabilities(logits)
-    labels = checks.labels[:, index].double().numpy()
-    known = ~np.isnan(labels)
-    found = {
-        name: math.nan if value is None else float(value)
-        for name, value in asdict(agreement(test.attempts, probabilities.tolist())).items()
+    known = ~np.isnan(checks.labels[:, index].numpy())
+    probabilities = model.calibrations[Component.CLEAN].probabilities(logits)[known]
+    attempts = [attempt for attempt, is_known in zip(test.attempts, known, strict=True) if is_known]
+    tested = outcome_table(attempts)
+    measures = {"auc": auc, "pair_accuracy": pair_accuracy, "calibration_error": calibration_error}
+    return {
+        **{name: figure(tested, measure(tested, probabilities)).value for name, measure in measures.items()},
+        "answers": float(len(attempts)),
+        "verified": float(tested.outcomes.sum()),
+        "tasks": float(tested.n_tasks),
     }
-    return {**found, "calibration_error": expected_calibration_error(probabilities[known], labels[known])}

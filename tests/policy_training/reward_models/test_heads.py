@@ -93,8 +93,9 @@ def test_the_seed_draws_the_members_and_files_keep_them(tmp_path: Path) -> None:
     learned, checks = examples(100, 0), examples(60, 1)
     one, same, other = (train_heads(learned, checks, members=3, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.weight, same.weight)
-    assert torch.equal(one.weight[0], other.weight[0]), "the first member learns from every example once"
-    assert not torch.equal(one.weight[1], other.weight[1])
+    states = examples(50, 2).activations
+    gaps = (one.logits(states).sigmoid() - other.logits(states).sigmoid()).abs().amax((1, 2))
+    assert gaps[0] < 0.01, "the first member learns from every example once"
+    assert gaps[1] > 0.05
     one.save(tmp_path)
-    states = examples(5, 2).activations
     assert torch.equal(HeadEnsemble.load(tmp_path).logits(states), one.logits(states))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +31,13 @@ def text_of(read: PatchInput) -> str:
 @pytest.fixture(scope="module")
 def reader() -> InputReader:
     return InputReader(encode, 4000)
+
+
+def resized(reader: InputReader, tokens: int) -> InputReader:
+    """The reader with another context; its process has the probes imported already."""
+    resized = copy.copy(reader)
+    resized.tokens = tokens
+    return resized
 
 
 def one(reader: InputReader, task: Task, patch: Patch) -> PatchInput:
@@ -121,8 +129,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, Patch]:
 
 
 @pytest.mark.parametrize("tokens", [FEWEST_TOKENS, 100, 200, 500, 1000, 2000, 4000, 20_000])
-def test_no_input_is_longer_than_the_context_and_what_is_cut_is_said(large: tuple[Task, Patch], tokens: int) -> None:
-    read = one(InputReader(encode, tokens), *large)
+def test_no_input_is_longer_than_the_context_and_what_is_cut_is_said(
+    reader: InputReader, large: tuple[Task, Patch], tokens: int
+) -> None:
+    read = one(resized(reader, tokens), *large)
     assert len(read.prompt) + len(read.completion) <= tokens
     text = text_of(read)
     assert text.endswith("Verdict:")
@@ -141,12 +151,14 @@ def test_no_input_is_longer_than_the_context_and_what_is_cut_is_said(large: tupl
         assert "-    return a + 0" in text
 
 
-def test_the_context_of_a_patch_goes_first(large: tuple[Task, Patch]) -> None:
+def test_the_context_of_a_patch_goes_first(reader: InputReader, large: tuple[Task, Patch]) -> None:
     """Where the changed lines fit without their context, all of them are read."""
-    read = one(InputReader(encode, 8000), *large)
-    assert all(f"+    return a - {n}\n" in text_of(read) for n in range(40))
-    assert "the patch's context of more than" in read.cut
-    assert "lines of the patch" not in read.cut
+    found = [one(resized(reader, tokens), *large) for tokens in range(4000, 8000, 250)]
+    without_context = [read for read in found if "the patch's context of more than" in read.cut]
+    assert without_context
+    for read in without_context:
+        assert all(f"+    return a - {n}\n" in text_of(read) for n in range(40))
+        assert "of the patch" not in read.cut.replace("the patch's", "")
 
 
 def test_a_long_line_is_cut_in_its_middle(reader: InputReader, sums: list[Task]) -> None:

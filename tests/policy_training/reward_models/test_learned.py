@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import shutil
 import threading
@@ -16,6 +17,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.scoring import model_probes
 from regrade.evaluators.scoring.jobs import Job
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.trl_rewards import PatchReward
@@ -39,9 +41,14 @@ from tests.policy_training.reward_models.conftest import BREAKING, RIGHT, WRONG,
 
 
 @pytest.fixture
-def scorer(tmp_path: Path) -> Iterator[Scorer]:
+def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scorer]:
+    """All scorers share the loaded models, of which each has a process for static evidence."""
+    monkeypatch.setattr(model_probes, "load_predictor", loaded)
     with Scorer(workers=1, sandbox="process", cache=tmp_path / "cache") as scorer:
         yield scorer
+
+
+loaded = functools.cache(model_probes.load_predictor)
 
 
 @pytest.fixture
