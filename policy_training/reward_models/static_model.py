@@ -214,7 +214,7 @@ def _head(
         member = fit(rows[learned], outcomes[learned], seed=seed + int(number), iterations=iterations)
         members.append(member)
         logits[left_out] = member.logits(rows[left_out])
-    kept = np.flatnonzero(known)
+    kept = np.flatnonzero(known).tolist()
     calibration = Calibration.fit(logits[kept], outcomes[kept], [clusters[index] for index in kept])
     return StaticHead(tuple(members), calibration)
 
