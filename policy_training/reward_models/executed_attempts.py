@@ -22,9 +22,10 @@ from regrade.rewards.builtin import default
 from regrade.rewards.evidence import EvidenceSet
 
 PATCHES: Mapping[str, int] = MappingProxyType(
-    {"no-op": 1, "reference": 1, "mutants": 3, "near-misses": 4, "rewrites": 2, "cheats": 1}
+    {"no-op": 1, "reference": 1, "mutants": 4, "near-misses": 4, "rewrites": 2, "cheats": 1}
 )
-"""Scripted policy -> its patches a task, at most: 12, so that the ready-made tasks make more than 20,000."""
+"""Scripted policy -> its patches a task, at most: 13, and fewer where a rule finds fewer. The ready-made tasks make more
+than 20,000."""
 
 
 @dataclass(frozen=True)
