@@ -63,7 +63,7 @@ def attempts(
 ) -> None:
     """Execute patches by rule: no change, the reference, further bugs, nearly right fixes, rewrites and cheats.
 
-    Up to 12 patches a task. Of each patch, the tests run that it can reach. All 2001 ready-made tasks make more than
+    Up to 13 patches a task. Of each patch, the tests run that it can reach. All 2001 ready-made tasks make more than
     20,000 attempts. The run is an evaluation: `regrade rescore` and `regrade report` read it too.
     """
     from regrade.evaluators.scoring.scorer import Scorer

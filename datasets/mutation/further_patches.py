@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from regrade.datasets.applying import changed_files
 from regrade.datasets.mutation.cheats import cheats
-from regrade.datasets.mutation.mutants import Mutations, shuffled
+from regrade.datasets.mutation.mutants import Mutant, Mutations, shuffled
 from regrade.datasets.mutation.operators import OPERATORS, Operator
 from regrade.datasets.mutation.rewrites import REWRITES
 from regrade.datasets.patches import Patch, PatchError
@@ -98,7 +98,7 @@ def _mutated(task: Task, text: str, operators: Mapping[str, Operator], seed: int
             yield Patch.between({file: base}, {file: source})
 
 
-def _alternating(*groups: list[object]) -> Iterator[object]:
+def _alternating(*groups: list[Mutant]) -> Iterator[Mutant]:
     for index in range(max(map(len, groups))):
         yield from (group[index] for group in groups if index < len(group))
 

@@ -90,7 +90,7 @@ class TestedAttempts:
         keys = pd.DataFrame({"task": self.tasks, "function": self.functions, "repository": self.repositories})
         numbers = keys.groupby(["repository", "task"], sort=True).ngroup().to_numpy(dtype=np.intp)
         first = keys.assign(number=numbers).drop_duplicates("number").sort_values("number").reset_index(drop=True)
-        return numbers, first
+        return np.asarray(numbers, dtype=np.intp), first
 
     @property
     def n_tasks(self) -> int:
@@ -112,14 +112,15 @@ def auc(tested: TestedAttempts, scores: Floats) -> Floats:
     placements[~good] = 1 - (ranks[~good] - rankdata(scores[~good])) / n_good
     area = float(placements[good].mean())
     influence = (placements - area) / np.where(good, n_good, n_bad)
-    return area + tested.n_tasks * np.bincount(tested.labels, weights=influence, minlength=tested.n_tasks)
+    sums = np.bincount(tested.labels, weights=influence, minlength=tested.n_tasks)
+    return np.asarray(area + tested.n_tasks * sums, dtype=np.float64)
 
 
 def _mean_over_attempts(tested: TestedAttempts, values: Floats) -> Floats:
     """Of each task: the mean over all attempts plus its influence, (tasks,)."""
     mean = float(values.mean())
     share = np.bincount(tested.labels, weights=values - mean, minlength=tested.n_tasks) / len(tested)
-    return mean + tested.n_tasks * share
+    return np.asarray(mean + tested.n_tasks * share, dtype=np.float64)
 
 
 def brier(tested: TestedAttempts, probabilities: Floats) -> Floats:

@@ -284,7 +284,7 @@ def _described(task_id: str, description: Mapping[str, Any], task: Task | None) 
     }
 
 
-def _place(task: Task | None, description: Mapping[str, Any]) -> dict[str, str]:
+def _place(task: Task | None, description: Mapping[str, Any]) -> dict[str, Any]:
     if task is not None and task.target is not None:
         return {"function": f"{task.target.file}::{task.target.function}", "file": task.target.file}
     function = str(description.get("function", ""))

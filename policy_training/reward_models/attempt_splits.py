@@ -45,7 +45,8 @@ class AttemptSplit:
 
 def split_by_repository(attempts: Iterable[LabelledAttempt], held_out: Collection[str] = HELD_OUT) -> AttemptSplit:
     """The attempts at the repositories `held_out` test, all others train."""
-    training, test = [], []
+    training: list[LabelledAttempt] = []
+    test: list[LabelledAttempt] = []
     for attempt in attempts:
         (test if attempt.repository in held_out else training).append(attempt)
     return AttemptSplit(tuple(training), tuple(test))

@@ -17,6 +17,8 @@ from regrade.datasets.errors import UserError
 
 Floats = NDArray[np.float64]
 INSTALL_STATIC = "install it with `pip install 'regrade[static]'`"
+ITERATIONS = 150
+"""Trees of a model."""
 MOST_NODES = 100_000
 """Of a tree that is read."""
 
@@ -114,12 +116,13 @@ def _tree(values: Mapping[str, Any], width: int) -> RegressionTree:
     return tree
 
 
-def fit(features: Floats, outcomes: Floats, *, seed: int, iterations: int = 150) -> BoostedTrees:
+def fit(features: Floats, outcomes: Floats, *, seed: int, iterations: int = ITERATIONS) -> BoostedTrees:
     """Fit by scikit-learn's HistGradientBoostingClassifier.
 
     Args:
         features: (examples, features); NaN: unknown.
         outcomes: 0 or 1, (examples,), both of them present.
+        iterations: number of trees.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -140,7 +143,9 @@ def fit(features: Floats, outcomes: Floats, *, seed: int, iterations: int = 150)
         early_stopping=False,
         random_state=seed,
     )
-    classifier.fit(features, outcomes.astype(int))
+    # scikit-learn cannot bin a feature of which no value is known; without any other value, no tree splits by it.
+    known = np.where(np.isnan(features).all(axis=0), 0.0, features)
+    classifier.fit(known, outcomes.astype(int))
     baseline = float(np.ravel(classifier._baseline_prediction)[0])
     return BoostedTrees(baseline, tuple(_of_nodes(trees[0].nodes) for trees in classifier._predictors))
 

@@ -264,7 +264,7 @@ def _by_repository(
         return {}
     parts = {}
     for repository in found:
-        rows = np.flatnonzero(names == repository)
+        rows = np.flatnonzero(names == repository).tolist()
         own = {each: scores[rows] for each, scores in baselines.items()}
         parts[repository] = _quality(name, [attempts[row] for row in rows], [chances[row] for row in rows], own)
     return parts

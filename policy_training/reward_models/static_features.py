@@ -50,6 +50,11 @@ _KINDS: Mapping[str, frozenset[str]] = {
 }
 _SIDES = (*_KINDS, "number", "name")
 """Kinds of tokens."""
+_COUNTED = (
+    "==", "!=", "<", ">", "<=", ">=", "is", "in", "and", "or", "not", "+", "-", "*", "/", "//", "%", "if", "else",
+    "return", "break", "continue", "True", "False", "None", "0", "1", "2", "self", "len", "int", "str", "list",
+)  # fmt: skip
+"""Tokens of which each is counted: those that decide what usual code does."""
 
 
 def features(patches: Sequence[ProposedPatch]) -> Floats:
@@ -145,12 +150,15 @@ def _words(text: PatchText | None, patch: ProposedPatch) -> dict[str, float]:
     for side, tokens in (("gone", gone), ("new", new)):
         for token in tokens:
             counts[f"{_kind(token)}_{side}"] += 1.0
+    surplus = Counter(new)
+    surplus.subtract(gone)
     shown = set(_tokens([patch.instruction, patch.failure, *patch.fail_to_pass[:20]]))
     failure = set(_tokens([patch.failure]))
     names = {token for token in new if _kind(token) == "name"}
     known = set(before) | set(_tokens(_context(patch.patch)))
     return {
         **counts,
+        **{f"more {token}": float(surplus[token]) for token in _COUNTED},
         "tokens_gone": len(gone),
         "tokens_new": len(new),
         "characters": sum(map(len, added)) - sum(map(len, removed)),

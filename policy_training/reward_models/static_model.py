@@ -30,7 +30,7 @@ from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.storage.journal import replaced_folder, write_atomically
 from regrade.evaluators.storage.labelled_attempts import Component, LabelledAttempt, ProposedPatch, proposed
 from regrade.policy_training.reward_models.attempt_splits import folds_of
-from regrade.policy_training.reward_models.boosted_trees import BoostedTrees, Floats, fit
+from regrade.policy_training.reward_models.boosted_trees import ITERATIONS, BoostedTrees, Floats, fit
 from regrade.policy_training.reward_models.calibration import Calibration
 from regrade.policy_training.reward_models.loading import write_record
 from regrade.policy_training.reward_models.patch_model import Chance, Chances
@@ -150,12 +150,18 @@ def _measured(patch: ProposedPatch) -> dict[Component, Chance]:
 
 
 def train_static_model(
-    attempts: Sequence[LabelledAttempt], name: str = KIND, *, seed: int = 0, folds: int = FOLDS
+    attempts: Sequence[LabelledAttempt],
+    name: str = KIND,
+    *,
+    seed: int = 0,
+    folds: int = FOLDS,
+    iterations: int = ITERATIONS,
 ) -> StaticRewardModel:
     """Train on distinct executed attempts.
 
     Args:
         folds: of repositories, or with fewer of them, of functions; each is left out by one member of the ensembles.
+        iterations: trees of a member.
 
     Raises:
         UserError: there are no attempts, fewer than two functions, or all attempts are clean fixes, or none is.
@@ -167,7 +173,7 @@ def train_static_model(
     for component in LEARNED:
         known = np.array([component in attempt.labels for attempt in attempts])
         outcomes = np.array([float(attempt.labels.get(component, False)) for attempt in attempts])
-        head = _head(rows, outcomes, known, fold, [attempt.cluster for attempt in attempts], seed)
+        head = _head(rows, outcomes, known, fold, [attempt.cluster for attempt in attempts], seed, iterations)
         if head is not None:
             heads[component] = head
     if Component.CLEAN not in heads:
@@ -191,7 +197,13 @@ def _check_learnable(attempts: Sequence[LabelledAttempt]) -> None:
 
 
 def _head(
-    rows: Floats, outcomes: Floats, known: np.ndarray, fold: np.ndarray, clusters: Sequence[Any], seed: int
+    rows: Floats,
+    outcomes: Floats,
+    known: np.ndarray,
+    fold: np.ndarray,
+    clusters: Sequence[Any],
+    seed: int,
+    iterations: int,
 ) -> StaticHead | None:
     """None if a member would learn from too few attempts of one outcome."""
     members, logits = [], np.zeros(len(outcomes))
@@ -199,10 +211,10 @@ def _head(
         learned, left_out = known & (fold != number), fold == number
         if min(outcomes[learned].sum(), (1 - outcomes[learned]).sum()) < FEWEST:
             return None
-        member = fit(rows[learned], outcomes[learned], seed=seed + int(number))
+        member = fit(rows[learned], outcomes[learned], seed=seed + int(number), iterations=iterations)
         members.append(member)
         logits[left_out] = member.logits(rows[left_out])
-    kept = np.flatnonzero(known)
+    kept = np.flatnonzero(known).tolist()
     calibration = Calibration.fit(logits[kept], outcomes[kept], [clusters[index] for index in kept])
     return StaticHead(tuple(members), calibration)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.labelled_attempts import Component
 from regrade.policy_training.reward_models.attempt_splits import AttemptSplit
+from regrade.policy_training.reward_models.boosted_trees import ITERATIONS
 from regrade.policy_training.reward_models.loading import CARD
 from regrade.policy_training.reward_models.model_card import card, write_card
 from regrade.policy_training.reward_models.quality import Quality, measure_quality
@@ -16,7 +17,9 @@ from regrade.policy_training.reward_models.static_model import FOLDS, train_stat
 from regrade.policy_training.reward_models.training_record import training_record
 
 
-def train_and_test_static(split: AttemptSplit, out: Path, *, seed: int = 0) -> Quality | None:
+def train_and_test_static(
+    split: AttemptSplit, out: Path, *, seed: int = 0, iterations: int = ITERATIONS
+) -> Quality | None:
     """Train on the one side of a split, test on the other, and write the model and its card.
 
     Returns:
@@ -25,13 +28,13 @@ def train_and_test_static(split: AttemptSplit, out: Path, *, seed: int = 0) -> Q
     Raises:
         UserError: the attempts teach nothing (see `train_static_model`), or the folder can't be written.
     """
-    model = train_static_model(split.training, out.name, seed=seed)
+    model = train_static_model(split.training, out.name, seed=seed, iterations=iterations)
     quality = measure_quality(model, split.test) if split.test else None
     about = {
         "kind": "static: gradient boosting, no language model",
         "components": ", ".join(model.heads),
         "features": f"{len(FEATURES)}, version {FEATURE_FORMAT}",
-        "ensemble": f"{FOLDS} members, each without one fold of the repositories",
+        "ensemble": f"{FOLDS} members of {iterations} trees, each without one fold of the repositories",
         "calibration": f"temperature {model.heads[Component.CLEAN].calibration.temperature:.2f}, on the left-out folds",
         "seed": str(seed),
         "versions": f"regrade {version('regrade')}, scikit-learn {version('scikit-learn')}",
