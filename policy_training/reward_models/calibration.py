@@ -14,7 +14,7 @@ BIN = 50
 """Answers in a bin, about; a share of fewer says little."""
 MOST_BINS = 10
 LOG_TEMPERATURES = (-3.0, 3.0)
-"""Range of the temperature's logarithm: a held-out set that is all right or all wrong would make it 0 or infinite."""
+"""Range of the temperature's logarithm."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,15 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 def _temperature(logits: Floats, outcomes: Floats) -> float:
-    """That with the smallest log-loss."""
+    """That with the smallest log-loss, for the outcomes of Platt (1999): few answers that are separated by chance would
+    make the temperature 0, and each probability 0 or 1."""
     from scipy.optimize import minimize_scalar
 
+    positive = float(outcomes.sum())
+    high, low = (positive + 1) / (positive + 2), 1 / (len(outcomes) - positive + 2)
+    targets = low + outcomes * (high - low)
     found = minimize_scalar(
-        lambda log_temperature: log_loss(logits / np.exp(log_temperature), outcomes),
+        lambda log_temperature: log_loss(logits / np.exp(log_temperature), targets),
         bounds=LOG_TEMPERATURES,
         method="bounded",
     )
@@ -109,5 +113,5 @@ def _temperature(logits: Floats, outcomes: Floats) -> float:
 
 
 def log_loss(logits: Floats, outcomes: Floats) -> float:
-    """Mean negative log-likelihood of outcomes, 0 or 1, in nats."""
+    """Mean negative log-likelihood of outcomes, from 0 to 1, in nats."""
     return float(np.mean(np.logaddexp(0.0, logits) - outcomes * logits))

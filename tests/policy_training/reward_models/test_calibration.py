@@ -104,6 +104,12 @@ def test_beyond_the_held_out_logits_the_outermost_bin_counts() -> None:
     assert ends[2] == ends[3]
 
 
+def test_few_answers_that_are_separated_by_chance_make_no_probability_certain() -> None:
+    calibration = fitted([(-2.0, False, 0), (-1.0, False, 1), (1.0, True, 2), (2.0, True, 3)])
+    assert 0.05 < calibration.probabilities(np.array([-1.5]))[0] < 0.4
+    assert 0.6 < calibration.probabilities(np.array([1.5]))[0] < 0.95
+
+
 def test_one_outcome_alone_leaves_the_temperature_finite() -> None:
     calibration = fitted([(1.0, True, 0), (2.0, True, 1)])
     assert 0.04 < calibration.temperature < 21
