@@ -67,7 +67,7 @@ class ModelProbe:
         self._predictor = load_predictor(kind.folder)
         self._busy = threading.Lock()
         self._lock = threading.Lock()
-        self._waiting: list[_Call] = []
+        self._waiting: list[_Question] = []
 
     @property
     def identity(self) -> str:
@@ -79,7 +79,7 @@ class ModelProbe:
 
     def predict(self, jobs: Sequence[Job]) -> list[Prediction]:
         """The evidence of each job, in order. The model never sees the tasks' references. Raises SandboxError."""
-        call = _Call([(task.without_reference(), patch) for task, patch in jobs])
+        call = _Question([(task.without_reference(), patch) for task, patch in jobs])
         with self._lock:
             self._waiting.append(call)
         with self._busy:
@@ -91,7 +91,7 @@ class ModelProbe:
             raise call.error
         return [self._of_kind(prediction) for prediction in call.predictions]
 
-    def _answer(self, calls: Sequence[_Call]) -> None:
+    def _answer(self, calls: Sequence[_Question]) -> None:
         try:
             predictions = self._predictor.predict([job for call in calls for job in call.jobs])
         except BaseException as error:
@@ -111,7 +111,7 @@ class ModelProbe:
 
 
 @dataclass
-class _Call:
+class _Question:
     jobs: list[Job]
     predictions: Sequence[Prediction] = ()
     error: BaseException | None = None

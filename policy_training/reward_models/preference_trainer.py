@@ -170,7 +170,7 @@ def _with_score(trunk: Trunk) -> Any:
     except ValueError as error:
         raise UserError(
             f"transformers has no {type(config).__name__} with one score, which preferences need: choose another "
-            "model, or `objective=components`"
+            "model, or the objective components"
         ) from error
     model.base_model.load_state_dict(trunk.model.state_dict())
     return model.to(trunk.model.device)

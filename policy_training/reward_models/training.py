@@ -215,9 +215,10 @@ def _figures(
     probabilities = model.calibrations[Component.CLEAN].probabilities(logits)[known]
     attempts = [attempt for attempt, is_known in zip(test.attempts, known, strict=True) if is_known]
     tested = outcome_table(attempts)
-    measures = {"auc": auc, "pair_accuracy": pair_accuracy, "calibration_error": calibration_error}
     return {
-        **{name: figure(tested, measure(tested, probabilities)).value for name, measure in measures.items()},
+        "auc": figure(tested, auc(tested, probabilities)).value,
+        "pair_accuracy": figure(tested, pair_accuracy(tested, probabilities)).value,
+        "calibration_error": figure(tested, calibration_error(tested, probabilities)).value,
         "answers": float(len(attempts)),
         "verified": float(tested.outcomes.sum()),
         "tasks": float(tested.n_tasks),

@@ -71,7 +71,10 @@ class Trunk:
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Token ids. The name of a special token is text here: a patch may contain it to deceive the model. `?` stands
+        for bytes of a file that are no text."""
+        readable = text.encode("utf-8", "replace").decode()
+        return list(self.tokenizer(readable, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def check_tokens(self, tokens: int) -> None:
         """Raises UserError if no input of so many tokens can be read."""

@@ -13,7 +13,6 @@ from transformers import AutoModelForSequenceClassification
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scoring.model_probes import Predictor
 from regrade.evaluators.storage.labelled_attempts import Component, LabelledAttempt
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.reward_models import training
@@ -33,11 +32,13 @@ STEP = Budget(steps=1)
 
 
 @pytest.fixture(scope="module")
-def model(model_folder: Path) -> Predictor:
-    return load_reward_model(model_folder)
+def model(model_folder: Path) -> LanguageRewardModel:
+    loaded = load_reward_model(model_folder)
+    assert isinstance(loaded, LanguageRewardModel)
+    return loaded
 
 
-def test_it_predicts_and_explains_what_the_patches_show(model: Predictor, sums: list[Task]) -> None:
+def test_it_predicts_and_explains_what_the_patches_show(model: LanguageRewardModel, sums: list[Task]) -> None:
     found = model.predict([(task, patch_of(task, body)) for task in sums for body in (RIGHT, WRONG, BREAKING)])
     right, wrong, breaking = found[::3], found[1::3], found[2::3]
     ranked = [
@@ -53,7 +54,7 @@ def test_it_predicts_and_explains_what_the_patches_show(model: Predictor, sums: 
         assert (prediction.model, prediction.why, prediction.cut) == ("judge", "", "")
 
 
-def test_a_batch_gives_what_single_questions_give(model: Predictor, sums: list[Task]) -> None:
+def test_a_batch_gives_what_single_questions_give(model: LanguageRewardModel, sums: list[Task]) -> None:
     jobs = [(sums[0], patch_of(sums[0], RIGHT)), (sums[1], Patch("")), (sums[0], patch_of(sums[0], BREAKING))]
     alone = [model.predict([job])[0] for job in jobs]
     for one, other in zip(model.predict(jobs), alone, strict=True):
@@ -62,10 +63,18 @@ def test_a_batch_gives_what_single_questions_give(model: Predictor, sums: list[T
     assert model.predict([]) == []
 
 
-def test_a_patch_that_does_not_apply_fixes_nothing(model: Predictor, sums: list[Task]) -> None:
+def test_a_patch_that_does_not_apply_fixes_nothing(model: LanguageRewardModel, sums: list[Task]) -> None:
     (found,) = model.predict([(sums[0], Patch("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-y\n+z\n"))])
     assert (found.resolved, found.doubt) == (0.0, 0.0)
     assert "does not apply" in found.why
+
+
+def test_special_tokens_and_bytes_in_a_patch_are_text(model: LanguageRewardModel, sums: list[Task]) -> None:
+    end = model.trunk.tokenizer.eos_token
+    assert model.trunk.tokenizer.eos_token_id not in model.trunk.encode(f"a {end} b")
+    (found,) = model.predict([(sums[0], Patch.between({}, {"data.txt": f"\udcff {end}\n"}))])
+    assert found.resolved is not None
+    assert found.why == ""
 
 
 def test_the_same_seed_gives_the_same_files(base_folder: Path, attempts: list[LabelledAttempt], tmp_path: Path) -> None:
