@@ -124,14 +124,29 @@ class Run:
         Raises:
             RunBusyError: another process holds the lock. (A killed process releases it.)
         """
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self._lock_of(f"part-{part}") if part else self.folder, wait=wait))
-            except BlockingIOError as error:
-                raise RunBusyError(
-                    f"another process is writing into {self.folder}: wait for it, or give another folder"
-                ) from error
+        with _locked_or_busy(self._lock_of(f"part-{part}") if part else self.folder, self.folder, wait):
             yield
+
+    @classmethod
+    @contextmanager
+    def reserved(cls, folder: Path, *, wait: bool = False) -> Iterator[Run]:
+        """The run of a folder, locked as by `writing` before its manifest exists: several processes may begin it.
+
+        Args:
+            wait: for a process that holds the lock.
+
+        Raises:
+            RunBusyError: another process holds the lock.
+            UserError: the folder can't be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the run's folder {str(folder)!r} can't be made: {error.strerror}; choose another folder"
+            ) from error
+        with _locked_or_busy(folder, folder, wait):
+            yield cls(folder)
 
     def remove_locks(self) -> None:
         """Remove the files that locked parts of the run; nobody may share the run any more."""
@@ -343,6 +358,18 @@ class Run:
 
     def _write(self, manifest: Manifest) -> None:
         journal.write_atomically(self.manifest_path, json.dumps(manifest.to_json(), indent=2) + "\n")
+
+
+@contextmanager
+def _locked_or_busy(path: Path, folder: Path, wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, wait=wait))
+        except BlockingIOError as error:
+            raise RunBusyError(
+                f"another process is writing into {folder}: wait for it, or give another folder"
+            ) from error
+        yield
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TypeVar
 
 from regrade.datasets.errors import RunBusyError
+from regrade.evaluators.storage.run import Run
 
 T = TypeVar("T")
 
@@ -15,12 +17,17 @@ POLL_SECONDS = 1.0
 """Between two looks at the parts that other processes run."""
 
 
+def has_finished(folder: Path, phase: str) -> bool:
+    """Does the folder contain a run that finished the phase?"""
+    return (folder / "manifest.json").exists() and Run.open(folder).finished(phase)
+
+
 def take_parts(
     parts: Sequence[T],
     *,
     is_done: Callable[[T], bool],
     is_ready: Callable[[T], bool],
-    lock: Callable[[T], AbstractContextManager[None]],
+    lock: Callable[[T], AbstractContextManager[object]],
     run: Callable[[T], None],
 ) -> Iterator[T]:
     """Run the parts that are not done and that no other process runs, the first ones first, and wait for the others.

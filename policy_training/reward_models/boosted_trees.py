@@ -129,6 +129,7 @@ def fit(features: Floats, outcomes: Floats, *, seed: int, iterations: int = ITER
     """
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
+        from threadpoolctl import threadpool_limits
     except ModuleNotFoundError as error:
         raise UserError(
             f"a static reward model is trained by scikit-learn, which is missing: {INSTALL_STATIC}"
@@ -145,7 +146,8 @@ def fit(features: Floats, outcomes: Floats, *, seed: int, iterations: int = ITER
     )
     # scikit-learn cannot bin a feature of which no value is known; without any other value, no tree splits by it.
     known = np.where(np.isnan(features).all(axis=0), 0.0, features)
-    classifier.fit(known, outcomes.astype(int))
+    with threadpool_limits(limits=1):  # its threads spin, and on busy cores that takes many times longer
+        classifier.fit(known, outcomes.astype(int))
     baseline = float(np.ravel(classifier._baseline_prediction)[0])
     return BoostedTrees(baseline, tuple(_of_nodes(trees[0].nodes) for trees in classifier._predictors))
 

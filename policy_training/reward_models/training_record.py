@@ -43,6 +43,6 @@ def unseen(folders: Sequence[Path], attempts: Sequence[LabelledAttempt]) -> tupl
         names = ", ".join(sorted({attempt.repository for attempt in attempts}))
         raise UserError(
             f"all attempts are at repositories that the model was trained on ({names}): give a run of other "
-            "repositories, or train a model with `held-out=REPOSITORY`"
+            "repositories, or train a model with `held_out=REPOSITORY`"
         )
     return kept, len(attempts) - len(kept)

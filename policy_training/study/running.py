@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from shutil import rmtree
 
@@ -20,7 +20,7 @@ from regrade.evaluators.storage.run import Run
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.recipe.phases import Phases
-from regrade.policy_training.recipe.sharing import take_parts
+from regrade.policy_training.recipe.sharing import has_finished, take_parts
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
@@ -53,11 +53,10 @@ def run_study(
             settings.
     """
     wanted = chosen(grid(settings), cells)
-    run = Run(out)
-    with run.writing(wait=True):
+    with Run.reserved(out, wait=True) as run:
         run.configure({"study": asdict(settings), "model": model})
         run.update(model=model)
-    if not all(_is_done(out, cell) for cell in wanted):
+    if not all(has_finished(cell_folder(out, cell), JUDGED) for cell in wanted):
         with Scorer(workers=workers, sandbox=sandbox) as scorer:
             study = Study(run, settings, stage, model, scorer)
             with run.writing(wait=True):
@@ -66,11 +65,6 @@ def run_study(
                 with run.writing(wait=True):
                     after_cell(cell)
     return run
-
-
-def _is_done(study: Path, cell: Cell) -> bool:
-    folder = cell_folder(study, cell)
-    return (folder / "manifest.json").exists() and Run.open(folder).finished(JUDGED)
 
 
 class Study:
@@ -115,11 +109,15 @@ class Study:
 
     def run_cells(self, cells: Sequence[Cell]) -> Iterator[Cell]:
         """Run those that are not done, beside the other processes of this study. Yields each that it has run."""
+
+        def is_done(cell: Cell) -> bool:
+            return has_finished(cell_folder(self.run.folder, cell), JUDGED)
+
         return take_parts(
             cells,
-            is_done=partial(_is_done, self.run.folder),
-            is_ready=lambda cell: all(_is_done(self.run.folder, needed) for needed in cell.needs),
-            lock=lambda cell: Run(cell_folder(self.run.folder, cell)).writing(),
+            is_done=is_done,
+            is_ready=lambda cell: all(map(is_done, cell.needs)),
+            lock=lambda cell: Run.reserved(cell_folder(self.run.folder, cell)),
             run=self.run_cell,
         )
 

@@ -267,3 +267,17 @@ def test_the_wall_time_of_overlapping_phases_is_that_of_the_run(tmp_path):
     with contextlib.suppress(RuntimeError), run.wall_time():
         raise RuntimeError
     assert run.manifest.total_seconds >= first
+
+
+def test_of_two_that_begin_a_run_at_once_one_does(tmp_path) -> None:
+    with Run.reserved(tmp_path / "new" / "run") as run:
+        run.configure({"seed": 0})
+        with (
+            pytest.raises(RunBusyError, match="another process is writing into"),
+            Run.reserved(tmp_path / "new" / "run"),
+        ):
+            pass
+        assert run.manifest.configuration == {"seed": 0}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be made: Not a directory"), Run.reserved(tmp_path / "file" / "run"):
+        pass
