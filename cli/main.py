@@ -29,8 +29,10 @@ from regrade.cli import (
     import_results,
     logs,
     plan,
+    rank,
     report,
     rescore,
+    reward_model,
     rewards,
     score,
     study,
@@ -45,7 +47,7 @@ from regrade.policy_training.policies.threads import wait_passively
 USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
-MODEL_COMMANDS = frozenset({"demo", "study", "train", "evaluate", "agent"})
+MODEL_COMMANDS = frozenset({"demo", "study", "train", "evaluate", "agent", "rank"})
 ENVIRONMENT_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -105,6 +107,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(tasks.app, name="tasks")
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
+app.command("rank")(rank.rank)
 app.command("agent")(agent.agent)
 app.command("train")(train.train)
 app.command("train check")(train_check.check)
@@ -115,6 +118,7 @@ app.command("import")(import_results.import_results)
 app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(reward_model.app, name="reward-model")
 app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 app.command("study")(study.study)

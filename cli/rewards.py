@@ -23,15 +23,19 @@ DEFAULT = "FAIL_TO_PASS and PASS_TO_PASS tests; for clean fixes also impact, sty
 
 @app.command("list")
 def list_rewards(json: Json = False) -> None:
-    """List the built-in rewards."""
+    """List the built-in rewards, and how to name a reward model."""
     from rich.table import Table
 
     from regrade.rewards.builtin import builtin_rewards
+    from regrade.rewards.learned import PREFIX, Learned
 
     table = Table("reward", "needs", "meaning", box=None, pad_edge=False)
-    for name, reward in builtin_rewards().items():
-        needs = sorted(kind.__name__ for kind in reward.needs)
-        what = DEFAULT if name == "default" else " ".join((reward.__doc__ or "").partition("\n\n")[0].split())
+    rewards = [
+        (name, sorted(kind.__name__ for kind in reward.needs), DEFAULT if name == "default" else reward.__doc__ or "")
+        for name, reward in builtin_rewards().items()
+    ]
+    for name, needs, meaning in [*rewards, (f"{PREFIX}FOLDER", ["Prediction"], Learned.__doc__ or "")]:
+        what = " ".join(meaning.partition("\n\n")[0].split())
         if json:
             print_json({"name": name, "needs": needs, "what": what})
         table.add_row(name, ", ".join(needs), what)

@@ -45,7 +45,7 @@ def recipe_of(options: TrainingOptions) -> TrainingRecipe:
     if options.demonstrations is not None and (options.tasks is not None or options.limit is not None):
         raise UserError("--demonstrations has all that sft learns: leave out --tasks and --limit")
     recipe = replace(base, **_given(options))
-    if recipe.steps is None and recipe.minutes is None:
+    if recipe.needs_limit and recipe.steps is None and recipe.minutes is None:
         raise UserError("no limit for the training: give --steps, --minutes or both")
     step_rewards = _step_rewards(recipe.step_rewards, options)
     _check_agent_options(base.algorithm, options.generation or "shared", step_rewards)

@@ -7,8 +7,8 @@ never leaves its module. Any other exception is a defect of the program.
         UserError (datasets/errors.py): the user's input; the command line, which prints it and exits with code 2
             RewardError (rewards/errors.py): the code of a reward; the command line, as any UserError
                 OutOfBoundsError (rewards/errors.py): a score outside [0, 1]; `rewards check`, which reports it
-            NoPreferencesError (policy_training/reward_models/reward_model.py): no two answers to a task differ in
-                reward; the main job, which goes on without a reward model
+            UnlearnableError (policy_training/reward_models/training.py): attempts that teach a reward model nothing;
+                the main job, which goes on without one
             UnstableTrainingError (datasets/errors.py): a training that the stability guard gave up; `train`, which
                 saves the best weights and then lets it pass
             PeerFailedError (datasets/errors.py): another process of a training that runs in several; the command line,

@@ -38,6 +38,8 @@ class Rollout:
     """Generated tokens."""
     seconds: float = 0.0
     """Share of the wall time of generation."""
+    log_probability: float | None = None
+    """Of the answer under the policy at its temperature (greedy: at 1), the mean over its tokens; None: unknown."""
     lost: str = ""
     """The reason, which the policy did not cause, why there is no answer, or none that counts (its endpoint died; the
     tests that it asked for could not be run). The attempt is then unscored, never 0, and the next run of the evaluation

@@ -11,7 +11,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import load_model
-from regrade.policy_training.policies.scripted import NO_OP, REFERENCE, NoOp, Reference
+from regrade.policy_training.policies.scripted import FURTHER, NO_OP, REFERENCE, FurtherPatches, NoOp, Reference
 from regrade.policy_training.policies.unbound import UnboundAgent
 
 
@@ -23,7 +23,8 @@ def load_policy(
     format: AgentFormat | None = None,
     scorer: Scorer | None = None,
 ) -> Policy:
-    """`no-op`, `reference` (of the given tasks), `smollm2-135m`, a checkpoint's folder, or a model on the hub.
+    """`no-op`; `reference` and the rules of `FURTHER` (of the given tasks); `smollm2-135m`, a checkpoint's folder, or a
+    model on the hub.
 
     A checkpoint that was trained as an agent works as it was trained, in as many turns.
 
@@ -38,6 +39,8 @@ def load_policy(
         return NoOp()
     if name == REFERENCE:
         return Reference.of(tasks)
+    if name in FURTHER:
+        return FurtherPatches.of(tasks, name)
     how = AgentFormat.of_checkpoint(Path(name)) if format is None else format
     language_model, own_name = load_model(name, device=device), Path(name).name or name
     if how.limits.turns == 1:

@@ -18,7 +18,7 @@
     seconds = 1800
 
     [[policy]]
-    scripted = "no-op"                       # or "reference"
+    scripted = "no-op"                       # or reference, mutants, near-misses, rewrites, cheats
 
     [[policy]]
     checkpoints = "runs/rl/checkpoints"      # every NAME-STEP in it, as a series along training
@@ -59,10 +59,11 @@ from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoint_requests import Api, Endpoint
 from regrade.policy_training.policies.endpoints import EndpointPolicy
 from regrade.policy_training.policies.recorded import Recorded
-from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
+from regrade.policy_training.policies.scripted import FURTHER, NO_OP, REFERENCE
 from regrade.policy_training.policies.unbound import UnboundAgent
 
 ENDPOINT, COMMAND = "endpoint:", "command:"
+SCRIPTED_NAMES = (*NO_OP, REFERENCE, *FURTHER)
 _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
 _STEP = re.compile(r"(?P<series>.*?)[-_]?(?P<step>[0-9]+)")
 UNTOLD = ("", "checkpoint", "step", "global_step")
@@ -126,9 +127,11 @@ class CommandRow(_PolicyTable):
 
 
 class ScriptedRow(_PolicyTable):
-    """A control that follows a fixed rule."""
+    """A policy that follows a fixed rule."""
 
     scripted: str
+    patches: Count = 4
+    """Patches a task of the rules that make several (see `regrade.policy_training.policies.scripted.FURTHER`)."""
 
 
 class CheckpointsRow(_PolicyTable):
@@ -172,7 +175,7 @@ def read_policies(path: Path, tasks: Sequence[Task]) -> list[Entrant]:
 
 
 def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -> Entrant:
-    """`[NAME=]SPEC`, where SPEC is no-op, reference, a model, `endpoint:MODEL` or `command:PROGRAM ARGUMENTS`.
+    """`[NAME=]SPEC`: SPEC is one of `SCRIPTED_NAMES`, a model, `endpoint:MODEL` or `command:PROGRAM ARGUMENTS`.
 
     `endpoint` has the settings that all models behind endpoints share.
 
@@ -188,7 +191,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
         row = msgspec.structs.replace(endpoint, name=name, model=spec.removeprefix(ENDPOINT))
         if not endpoint.endpoint:
             raise UserError(f"{words!r} is behind an endpoint: give its base URL with `endpoint=URL`")
-    elif spec in (*NO_OP, REFERENCE):
+    elif spec in SCRIPTED_NAMES:
         row = ScriptedRow(name=name, scripted=spec)
     else:
         row = ModelRow(name=name, model=spec, turns=endpoint.turns, test_runs=endpoint.turns and endpoint.test_runs)
@@ -252,7 +255,7 @@ def _entrants(row: _PolicyTable, folder: Path, tasks: Sequence[Task]) -> list[En
     if isinstance(row, EndpointRow):
         return [_behind_endpoint(row)]
     if isinstance(row, ScriptedRow):
-        return [_scripted(row, tasks)]
+        return [scripted_entrant(row, tasks)]
     assert isinstance(row, ModelRow)
     is_local_folder = (folder / row.model).is_dir()
     return [_local(msgspec.structs.replace(row, model=str(folder / row.model)) if is_local_folder else row)]
@@ -351,9 +354,10 @@ def _split(command: str) -> tuple[str, ...]:
         raise UserError(f"the command {command!r} cannot be split into words: {error}") from error
 
 
-def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
-    if row.scripted not in (*NO_OP, REFERENCE):
-        raise UserError(f"no scripted policy {row.scripted!r}: choose no-op or reference")
+def scripted_entrant(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
+    """A scripted policy for these tasks. Raises UserError if there is no such policy."""
+    if row.scripted not in SCRIPTED_NAMES:
+        raise UserError(f"no scripted policy {row.scripted!r}: choose no-op, reference, {', '.join(FURTHER)}")
     policy = load_policy(row.scripted, tasks)
     spec = {"scripted": policy.name}
     return Entrant(
@@ -363,6 +367,7 @@ def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
         label=row.label,
         spec=spec,
         is_fixed=True,
+        patches=row.patches if row.scripted in FURTHER else 1,
     )
 
 

@@ -79,7 +79,8 @@ class TrainingRecipe:
     demonstrations: Path | None = None
     """A file of `regrade tasks demonstrations` that sft learns, instead of the references of tasks. Default: none."""
     steps: _Count | None = None
-    """Optimizer steps at most; >= 1. A recipe needs `steps`, `minutes` or both. Default: no limit."""
+    """Optimizer steps at most; >= 1. A recipe needs `steps`, `minutes` or both, unless its trainer takes no steps (a
+    reward model of `components`). Default: no limit."""
     minutes: _Minutes | None = None
     """Wall time at most, in minutes; > 0. Default: no limit."""
     save_every: _Count | None = None
@@ -116,6 +117,11 @@ class TrainingRecipe:
     @property
     def algorithm(self) -> Algorithm:
         return self.settings.algorithm
+
+    @property
+    def needs_limit(self) -> bool:
+        """Does its trainer take optimizer steps until a limit?"""
+        return not (isinstance(self.settings, RewardModelSettings) and self.settings.objective == "components")
 
     @property
     def seconds(self) -> float | None:

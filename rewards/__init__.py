@@ -10,7 +10,6 @@ from regrade.rewards.components import (
     complexity,
     generalizes,
     impact,
-    learned,
     readability,
     resolved,
     small_diff,
@@ -35,6 +34,7 @@ from regrade.rewards.evidence import (
     Integrity,
     LintDelta,
     PatchText,
+    PredictedPart,
     Prediction,
     Readability,
     ReadabilityDelta,
@@ -44,7 +44,9 @@ from regrade.rewards.evidence import (
     TestStatus,
     Verification,
 )
+from regrade.rewards.learned import learned
 from regrade.rewards.loading import load_reward
+from regrade.rewards.reward_model_folders import prediction_of
 from regrade.rewards.score import Score
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "LintDelta",
     "Part",
     "PatchText",
+    "PredictedPart",
     "Prediction",
     "Readability",
     "ReadabilityDelta",
@@ -88,6 +91,7 @@ __all__ = [
     "learned",
     "load_reward",
     "minimum",
+    "prediction_of",
     "readability",
     "resolved",
     "reward",

@@ -9,12 +9,12 @@ import random
 import textwrap
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from types import CodeType
 
-from regrade.datasets.mutation.operators import OPERATORS, Edit, Surroundings
+from regrade.datasets.mutation.operators import OPERATORS, Edit, Operator, Surroundings
 from regrade.datasets.syntax_trees import parse_tree
 
 MOST_LINES = 24
@@ -97,15 +97,21 @@ class Mutations:
         SyntaxError: the file is not Python of the current version.
     """
 
-    def __init__(self, source: str, file: str) -> None:
+    def __init__(self, source: str, file: str, operators: Mapping[str, Operator] = OPERATORS) -> None:
         self.source = source
         self.file = file
+        self._operators = operators
         self._lines = tuple(source.split("\n"))
         tree = parse_tree(source)
         self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
 
-    def of(self, function: MutationTarget, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
-        """All mutants of a function, in a fixed order. Some may be equivalent to the original: see `differs`."""
+    def of(self, function: MutationTarget, kinds: Collection[str] | None = None) -> list[Mutant]:
+        """All mutants of a function, in a fixed order. Some may be equivalent to the original: see `differs`.
+
+        Args:
+            kinds: of the operators; None: all.
+        """
+        kinds = self._operators if kinds is None else kinds
         mutants: list[Mutant] = []
         ordinals: Counter[tuple[str, int, int]] = Counter()
         for edit in sorted(set(self._edits(function, kinds)), key=astuple):
@@ -128,7 +134,7 @@ class Mutations:
     def find(self, function: str, kind: str, place: str) -> Mutant | None:
         """The mutant of a recipe, or None."""
         start = place.split(":")[0]
-        line = int(start) if start.isdecimal() and kind in OPERATORS else 0
+        line = int(start) if start.isdecimal() and kind in self._operators else 0
         for candidate in self.functions:
             if candidate.name == function and candidate.first_line <= line <= candidate.last_line:
                 for mutant in self.of(candidate, [kind]):
@@ -155,7 +161,7 @@ class Mutations:
         around = Surroundings(self._lines, nodes, function.owner)
         for node in nodes:
             for kind in kinds:
-                for edit in OPERATORS[kind](node, around):
+                for edit in self._operators[kind](node, around):
                     if self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
                         yield replace(edit, kind=kind)
 

@@ -68,7 +68,9 @@ class Entrant:
     """Of a checkpoint: see `regrade.evaluators.storage.manifest.PolicyEntry`."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     is_fixed: bool = False
-    """Are its patches fixed beforehand (scripted, recorded predictions)? It then has one greedy attempt a task."""
+    """Are its patches fixed beforehand (scripted, recorded predictions)? They are then greedy attempts."""
+    patches: int = 1
+    """Attempts at each task of a policy whose patches are fixed."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def enter(
     best = choose_temperature(run, entrant, policy, sweep, validation, judge)
     out = run.evaluation(entrant.name)
     if entrant.is_fixed:
-        return record(entrant, policy, held_out, [Sampling(GREEDY, 1)], judge, out)
+        return record(entrant, policy, held_out, [Sampling(GREEDY, entrant.patches)], judge, out)
     return record(entrant, policy, held_out, sweep.for_judging(best), judge, out)
 
 

@@ -36,6 +36,7 @@ Optional columns, which older rows lack:
 | tampering_kinds | list | kinds of the signs of tampering, each once |
 | protected_edits | number | files of tests and configuration that the patch edits |
 | verification_seconds | number | cost of the assurance of the verdict |
+| log_probability | number | of the answer under its policy, the mean over its tokens |
 
 Columns of agents, which the rows of policies that answer once lack (the episodes: `storage.episode_file`):
 
@@ -97,6 +98,7 @@ OPTIONAL_NUMBERS = (
     "built",
     "protected_edits",
     "verification_seconds",
+    "log_probability",
     "turns",
     "test_runs",
     "mistakes",
@@ -171,6 +173,7 @@ _TYPES: dict[str, Any] = {
 }  # fmt: skip
 _OPTIONAL_TYPES: dict[str, Any] = {
     **dict.fromkeys(OPTIONAL_NUMBERS, Count | None), "complexity_change": Finite | None,
+    "log_probability": Finite | None,
     **dict.fromkeys(("touches_file", "touches_function", "off_file", "off_function", "built"), Outcome | None),
     "tested_at_end": Outcome | None,
     "broken_hops": list[Integer | None] | None,

@@ -26,6 +26,7 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.labelled_attempts import LabelledAttempt, labelled_attempts
 from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo.settings import DemoSettings
@@ -36,7 +37,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.sharing import take_parts
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
-from regrade.policy_training.reward_models.reward_model import NoPreferencesError, train_and_test_reward_model
+from regrade.policy_training.reward_models.training import UnlearnableError, train_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
@@ -160,22 +161,31 @@ class Demo:
         self.once.more_sft("sft-all", ROLES["sft-all"][1], start, lessons, budget)
 
     def reward_model(self) -> None:
-        """A reward model on pairs of executed answers, tested on attempts at held-out tasks."""
+        """A reward model on executed attempts, calibrated on those at other functions."""
         with self.run.phase("reward model"), self.stage("reward model") as report:
             try:
-                figures = train_and_test_reward_model(
-                    self.run.checkpoint("sft"),
-                    self.agent.stored_answers(),
+                figures = train_reward_model(
+                    str(self.run.checkpoint("sft")),
+                    self._executed_attempts(),
                     self.settings.reward_model,
                     out=self.run.checkpoint("reward-model"),
-                    budget=Budget(self.settings.reward_model_steps),
+                    budget=Budget(),
                     seed=self.seed,
-                    log=self.once.log("reward-model", report, Budget(self.settings.reward_model_steps)),
+                    store=self.run.folder / "activations",
+                    progress=report,
                 )
-            except NoPreferencesError as error:  # possible in a very short run, and no other policy depends on it
+            except UnlearnableError as error:  # possible in a very short run, and no other policy depends on it
                 self.run.note(f"There is no reward model: {error}.")
             else:
                 self.run.log("reward-model-test", 1, 0.0, **figures)
+
+    def _executed_attempts(self) -> list[LabelledAttempt]:
+        """Those of expert iteration; the run also has those at tasks of the verdict, from which nothing is learned."""
+        if not any((self.run.folder / "attempts").glob("*.jsonl")):
+            return []
+        learned = {task.id for task in self.tasks.tests_only}
+        found = labelled_attempts(self.run, self.tasks.tests_only)
+        return [attempt for attempt in found if attempt.task_id in learned]
 
     # ------------------------------------------------------------ judging
 

@@ -20,9 +20,7 @@ class DemoSettings(Recipe):
     """Held-out tasks for the scripted controls. Default: 25."""
     upper_bound_steps: int = 30
     """Optimizer steps of the SFT that reads all references. Default: 30."""
-    reward_model: RewardModelSettings = field(default_factory=lambda: RewardModelSettings(preferences=48))
-    reward_model_steps: int = 2
-    """Optimizer steps. Default: 2."""
+    reward_model: RewardModelSettings = field(default_factory=lambda: RewardModelSettings(attempts=600))
 
 
 FULL = DemoSettings(check_every=20, held_out=250)
@@ -31,6 +29,6 @@ QUICK = DemoSettings(
     sft_steps=3, agent_sft_steps=3, check_every=3, turns=3, test_runs=1, episode_tokens=120,
     rounds=1, task_shares=2, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,
-    upper_bound_steps=2, reward_model=replace(FULL.reward_model, preferences=16),
+    upper_bound_steps=2, reward_model=replace(FULL.reward_model, attempts=64),
     validation_samples=1, held_out_samples=2,
 )  # fmt: skip

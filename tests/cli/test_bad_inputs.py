@@ -200,9 +200,11 @@ OPTIONS: list[Row] = [
     ("score {fix} --repo {repo} --reward nothing", "unknown reward 'nothing'", "choose one of"),
     ("score {fix} --repo {repo} --reward @missing.py:mine", "there is no file", "pass FILE:NAME"),
     ("score {fix} --repo {repo} --reward @exits.py:mine", "exits.py:1", "SystemExit"),
-    ("score {fix} --repo {repo} --reward learned", "needs a reward model", "pass --reward-model FOLDER"),
-    ("score {fix} --repo {repo} --reward learned --reward-model @missing.model", "missing.model", "train reward-model"),
-    ("score {fix} --repo {repo} --reward learned --reward-model @folder.model", "folder.model", "train reward-model"),
+    ("score {fix} --repo {repo} --reward learned", "names no reward model", "pass learned:FOLDER"),
+    ("score {fix} --repo {repo} --reward learned:missing.model", "missing.model", "train reward-model"),
+    ("score {fix} --repo {repo} --reward learned:{repo}", "holds no reward model", "train reward-model"),
+    ("rank {fix} --repo {repo} --model @missing.model", "missing.model", "train reward-model"),
+    ("rank {fix} --repo {repo} --model @folder.model", "folder.model", "train reward-model"),
     *(
         (f"explain {{fix}} --repo {{repo}} --hunks --budget {value}", "--budget", fragment)
         for value, fragment in {"7": "greater than or equal to", "-1": "greater than or equal to", "1e30": "integer", "nan": "integer", "inf": "integer",

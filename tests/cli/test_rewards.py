@@ -44,7 +44,7 @@ def rewards_file(tmp_path):
 
 def test_every_built_in_reward_is_listed_with_its_meaning(regrade):
     listed = [json.loads(line) for line in regrade("rewards", "list", "--json").out.splitlines()]
-    assert [item["name"] for item in listed] == list(builtin_rewards())
+    assert [item["name"] for item in listed] == [*builtin_rewards(), "learned:FOLDER"]
     assert all(len(item["what"]) > 20 for item in listed)
     assert {item["name"]: item["needs"] for item in listed}["tests"] == ["TestRun"]
     assert "complexity" in regrade("rewards", "list").out

@@ -63,10 +63,9 @@ def test_explain_prints_the_tree_of_a_patch(regrade, repo, fix):
 
 
 def test_a_reward_of_a_model_needs_one(regrade, repo, fix, tmp_path):
-    asked = ("score", fix, "--repo", repo, "--reward", "learned")
-    assert regrade(*asked).is_refusal("--reward-model")
-    pytest.importorskip("torch")
-    assert regrade(*asked, "--reward-model", tmp_path / "none").is_refusal("holds no reward model")
+    assert regrade("score", fix, "--repo", repo, "--reward", "learned").is_refusal("learned:FOLDER")
+    asked = ("score", fix, "--repo", repo, "--reward", f"learned:{tmp_path / 'none'}")
+    assert regrade(*asked).is_refusal("holds no reward model")
 
 
 def test_without_a_test_to_fix_the_tests_that_pass_are_guarded(regrade, repo, diff):
@@ -300,7 +299,7 @@ def test_if_every_patch_is_refused_no_test_runs(regrade, repo, tmp_path, monkeyp
 
 def test_a_missing_reward_model_is_reported_before_the_tests_run(regrade, repo, fix, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
-    assert regrade("score", fix, "--repo", repo, "--reward", "learned").is_refusal("--reward-model")
+    assert regrade("score", fix, "--repo", repo, "--reward", f"learned:{tmp_path}").is_refusal("holds no reward model")
     assert not (tmp_path / "own" / "baselines").exists()
 
 

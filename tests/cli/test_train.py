@@ -80,7 +80,7 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
     for arguments, said in [
         (["sft", "--reward", "tests"], "leave out --reward"),
         (["grpo", "--reward", "testz"], "unknown reward 'testz'"),
-        (["grpo", "--reward", "learned"], "needs a reward model"),
+        (["grpo", "--reward", "learned"], "names no reward model"),
         (["grpo", "--turn-cost", "0.1"], "pay the steps of an agent: give --turns too"),
         (["sft", "--turns", "3", "--test-cost", "0.1"], "sft pays no steps"),
         (["ppo", "--generation", "trl"], "ppo has no choice of --generation"),

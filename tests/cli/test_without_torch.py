@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from regrade.policy_training.reward_models.loading import write_record
+
 TRAINING = ("torch", "transformers", "trl", "gguf", "accelerate")
 STATISTICS = ("scipy", "statsmodels")
 BLOCKER = """\
@@ -42,7 +44,8 @@ def run(folder: Path, *arguments: str, blocked: tuple[str, ...] = TRAINING) -> s
     [
         ("train", "grpo", "--steps", "1", "--out", "run"),
         ("evaluate", "smollm2-135m", "--tasks", "TASKS", "--out", "run"),
-        ("score", "fix.diff", "--repo", "repo", "--reward-model", "model", "--reward", "learned"),
+        ("score", "fix.diff", "--repo", "repo", "--reward", "learned:model"),
+        ("rank", "fix.diff", "--repo", "repo", "--model", "model"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
@@ -50,7 +53,7 @@ def run(folder: Path, *arguments: str, blocked: tuple[str, ...] = TRAINING) -> s
 def test_training_names_what_to_install(tasks: Path, fix: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     fix.rename(tmp_path / "fix.diff")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    write_record(tmp_path / "model", "language", {})
     done = run(tmp_path, *(str(tasks) if word == "TASKS" else word for word in arguments))
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -23,7 +23,7 @@ SETTINGS = DemoSettings(
     sft_steps=4, check_every=2, turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=2, expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(0.8, 4)),
     rounds=1, task_shares=1, round_steps=1, grpo_steps=2,
     grpo=replace(FULL.grpo, samples_per_prompt=4, prompts_per_step=2, steps_per_generation=2), upper_bound_steps=1,
-    reward_model=RewardModelSettings(preferences=8), reward_model_steps=1, temperatures=(0.2, 0.6),
+    reward_model=RewardModelSettings(attempts=40, members=2), temperatures=(0.2, 0.6),
     validation_samples=1, held_out_samples=2,
 )  # fmt: skip
 

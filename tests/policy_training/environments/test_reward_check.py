@@ -16,7 +16,7 @@ from regrade.policy_training.environments.training_reward import DEFAULT_TRAININ
 from regrade.policy_training.train import TrainingPlan, train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import OnlineSettings
-from regrade.rewards import Diff, Score, TestRun, learned, reward
+from regrade.rewards import Diff, Score, TestRun, reward
 from regrade.rewards.assurance import assured
 from regrade.rewards.builtin import builtin_rewards
 
@@ -41,7 +41,6 @@ REFUSED = {
     "reward 'always_1' is -2 on each of": TrainingReward(reward=always_1, offset=-3.0),
     "reward 'never_scored' is unscored on each of 100": TrainingReward(reward=never_scored),
     "reward 'unbounded' raised OutOfBoundsError": TrainingReward(reward=unbounded),
-    "needs a reward model": TrainingReward(reward=learned),
 }
 
 

@@ -20,7 +20,7 @@ from trl import GRPOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
-from regrade.policy_training.reward_models.reward_model import SharedPromptRewardTrainer, _PairCollator
+from regrade.policy_training.reward_models.preference_trainer import SharedPromptRewardTrainer, _PairCollator
 from regrade.policy_training.trainers import resuming, shared_prompt_trainer, stability
 from regrade.policy_training.trainers.online import (
     REINFORCE_TRAINERS,
