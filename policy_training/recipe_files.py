@@ -1,7 +1,7 @@
 """Recipes of training as TOML files: read strictly, before any model is loaded.
 
 A key is a field of a dataclass here, and a table a field that is one itself: `[settings]` of the algorithm, `[agent]`,
-`[step_rewards]`, `[stability]`. What a table leaves out keeps its default. docs/recipes.md lists all keys.
+`[step_rewards]`, `[cascade]`, `[stability]`. What a table leaves out keeps its default. docs/recipes.md lists all keys.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.input_files import read_input
 from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import shown
+from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.policies.models import EMBEDDED
@@ -105,7 +106,13 @@ class TrainingRecipe:
     step_rewards: StepRewards | None = None
     """What an agent's steps cost, and shaping, for grpo, rloo, reinforce and ppo. Default: the outcome alone."""
 
+    cascade: CascadeSettings | None = None
+    """Judge attempts in stages, and run no further than their pay needs; not for sft and reward-model. Default: all
+    tests that a change can reach are run."""
+
     def __post_init__(self) -> None:
+        if self.cascade is not None and self.algorithm in ("sft", "reward-model"):
+            raise UserError(f"TrainingRecipe: {self.algorithm} trains on no reward of attempts; leave out cascade")
         if self.algorithm == "sft" and self.reward is not None:
             raise UserError(f"TrainingRecipe: reward is {self.reward!r}, but sft executes nothing; leave it out")
         if self.demonstrations is not None and self.algorithm != "sft":

@@ -24,8 +24,9 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-from regrade.policy_training.environments.attempts import Attempt, gather
+from regrade.policy_training.environments.attempts import Attempt, gather, judge
 from regrade.policy_training.environments.compact_episode import SUBMIT
 from regrade.policy_training.environments.fix_traces import traces_of_fixes
 from regrade.policy_training.environments.reward_components import numbers_of_round
@@ -53,6 +54,8 @@ class ExpertIteration:
     verified: list[Transcript] = field(default_factory=list)
     agent: AgentFormat | None = None
     """Of a policy that acts over several turns; None: it answers once."""
+    cascade: Cascade | None = None
+    """Judges the attempts in stages; None: all tests that a change can reach are run."""
 
     def round(
         self,
@@ -125,7 +128,16 @@ class ExpertIteration:
         if self.agent is not None and not traces:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
         sampler = policy or ModelPolicy(language_model, name)
-        attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
+        attempts, spent = gather(
+            sampler,
+            tasks,
+            settings.sampling,
+            seed,
+            scorer,
+            reward,
+            progress,
+            judge if self.cascade is None else self.cascade.judge,
+        )
         if traces and self.agent is not None:
             began = time.monotonic()
             told = None if progress is None else partial(progress, "tracing")
@@ -138,6 +150,7 @@ class ExpertIteration:
             **rates(attempts),
             **episode_rates([attempt.rollout for attempt in attempts]),
             **numbers_of_round(attempts, reward),
+            **({} if self.cascade is None else self.cascade.take_numbers()),
         }
         return Round(attempts, new, spent, None if policy is None else policy.times, figures)
 

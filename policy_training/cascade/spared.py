@@ -1,0 +1,93 @@
+"""What a cascade ran and what it spared: tests, runs of the suite, seconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from regrade.datasets.node_ids import file_of
+from regrade.datasets.tasks import Task
+from regrade.policy_training.environments.stops import Stage, Stop
+from regrade.rewards.evidence import PartialRun, TestRun, TestStatus
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One distinct patch, as a cascade judged it."""
+
+    task: Task
+    seen: Sequence[PartialRun]
+    """The partial runs, in order."""
+    stop: Stop | None
+    run: TestRun | None
+    """Of the execution; None: it was spared, or the infrastructure failed."""
+    audited: bool
+
+    @property
+    def stage(self) -> Stage | None:
+        """What answered."""
+        if self.run is None:
+            return None if self.stop is None else self.stop.stage
+        return Stage.FULL if self.run.scope == "full" else Stage.IMPACTED
+
+    @property
+    def is_whole(self) -> bool:
+        """Had the last partial run nothing left to run, so that it was the execution?"""
+        return bool(self.seen) and self.stop is None and not self.seen[-1].unrun
+
+
+def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
+    """Of the distinct patches of a batch: the share that each stage answered, and what ran and what was spared.
+
+    `tests_spared` and `seconds_spared` are what test selection alone would have run, less what the cascade ran; an
+    attempt that a stage did not stop costs that stage. Audits count as the price of the cascade. Seconds that were
+    spared are estimated from the times of the test files at the base.
+    """
+    if not records:
+        return {}
+    stages = Counter(record.stage for record in records if record.stage is not None)
+    stopped = [record for record in records if record.run is None and record.stop is not None]
+    executed = [record for record in records if record.run is not None and not record.is_whole]
+    spared = sum(len(record.stop.seen.unrun) for record in stopped if record.stop is not None and record.stop.seen)
+    wasted = sum(len(seen.outcomes) for record in executed for seen in record.seen)
+    return {
+        **{f"cascade/answered/{stage}": stages[stage] / len(records) for stage in Stage if stage in stages},
+        "cascade/audited": float(sum(record.audited for record in records)),
+        "cascade/tests_run": float(sum(map(_tests_run, records))),
+        "cascade/tests_spared": float(spared - wasted),
+        "cascade/suites_run": float(len(executed)),
+        "cascade/suites_spared": float(len(stopped)),
+        "cascade/seconds_run": sum(map(_seconds_run, records)),
+        "cascade/seconds_spared": sum(map(_seconds_spared, stopped)) - sum(map(_seconds_seen, executed)),
+    }
+
+
+def _tests_run(record: JobRecord) -> int:
+    partly = sum(len(seen.outcomes) for seen in record.seen)
+    return partly if record.run is None or record.is_whole else partly + len(reached(record.run))
+
+
+def reached(run: TestRun) -> list[str]:
+    """The tests that ran."""
+    return [test for test, outcome in run.outcomes.items() if outcome.status is not TestStatus.UNREACHED]
+
+
+def _seconds_seen(record: JobRecord) -> float:
+    return sum(seen.seconds for seen in record.seen)
+
+
+def _seconds_run(record: JobRecord) -> float:
+    return _seconds_seen(record) + (0.0 if record.run is None or record.is_whole else record.run.seconds)
+
+
+def _seconds_spared(record: JobRecord) -> float:
+    seen = None if record.stop is None else record.stop.seen
+    return 0.0 if seen is None else seconds_at_base(record.task, seen.unrun)
+
+
+def seconds_at_base(task: Task, tests: Iterable[str]) -> float:
+    """The time of some tests without a patch: of each test file the share of its tests. 0 if it was not measured."""
+    times = task.suite.seconds or {}
+    in_file = Counter(map(file_of, task.tests))
+    return sum(count / in_file[file] * times.get(file, 0.0) for file, count in Counter(map(file_of, tests)).items())
