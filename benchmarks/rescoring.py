@@ -19,10 +19,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.sources import load_tasks
 from regrade.evaluators.evaluation.rescoring import rescore
-from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_path
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import EvidenceFile
+from regrade.evaluators.storage.evidence_file import EvidenceFile, evidence_path
 from regrade.rewards import default
 
 

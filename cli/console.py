@@ -75,7 +75,6 @@ def one_line(text: object) -> str:
 RENAMED = {"test_limit": "test-timeout", "key_variable": "key-env", "folder": "out", "agent": "turns"}
 """Parameters in Python whose options have another name."""
 PHRASES = {
-    "`probes={Prediction: RewardModelProbe(FOLDER)}`": "--reward-model FOLDER",
     "keep the rows of one policy of the baseline": "choose one with --baseline-policy",
     "keep the rows of one policy of the candidate": "choose one with --candidate-policy",
     "keep the rows of one temperature of the baseline": "choose one with --temperature",

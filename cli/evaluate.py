@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from regrade.cli.console import print_json, progress, stderr, stdout, stdout_to_stderr
-from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
     LARGEST_SEED,
@@ -21,7 +20,6 @@ from regrade.cli.options import (
     EndpointURL,
     KeyVariable,
     Limit,
-    RewardModelFolder,
     RewardName,
     SandboxName,
     Workers,
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
     from regrade.datasets.tasks import Task
     from regrade.evaluators.evaluation.sweeps import Entrant, Sweep
-    from regrade.evaluators.scoring.probes import StaticProbe
     from regrade.evaluators.storage.run import Run
     from regrade.rewards.algebra import Reward
 
@@ -162,7 +159,6 @@ def evaluate(
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,
-    reward_model: RewardModelFolder = None,
     assured: AssuranceOption = None,
     steps: MeasureSteps = False,
     json: JsonLines = False,
@@ -192,7 +188,7 @@ def evaluate(
     contest = entrants(policy_options, chosen)
     sweep = Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed, sandbox)
-    judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed, level, steps)
+    judge_options = JudgeOptions(loaded_reward, sandbox, workers, seed, level, steps)
     with Run.started(out) as run:
         rows_of, failures = _enter_all(run, contest, sweep, validation_tasks, chosen, judge_options)
     _print_results(run, rows_of, json)
@@ -220,7 +216,6 @@ class JudgeOptions:
     reward: Reward
     sandbox: str
     workers: int | None
-    probes: Mapping[type, StaticProbe]
     seed: int
     level: str = ""
     """The assurance level that its reward requires; empty: none."""
@@ -245,7 +240,7 @@ def _enter_all(
     sweeps.check_disjoint(validation_tasks, chosen)
     rows_of: dict[str, pd.DataFrame] = {}
     failures: list[str] = []
-    scoring = Scorer(sandbox=options.sandbox, workers=options.workers, probes=options.probes)
+    scoring = Scorer(sandbox=options.sandbox, workers=options.workers)
     with run.writing(), stdout_to_stderr(), scoring as scorer:
         scorer.gather((), options.reward.needs)  # fails if a probe is missing
         run.record_continuation()

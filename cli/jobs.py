@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrade.cli.console import one_line, progress, stdout_to_stderr
-from regrade.cli.extras import training_libraries
 from regrade.datasets.errors import UserError
 from regrade.datasets.input_files import LONGEST_PATCH, read_patch_file
 from regrade.datasets.patch_forms import named_files
@@ -19,7 +18,6 @@ from regrade.datasets.patches import Patch, PatchError
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task, Tree
     from regrade.evaluators.attribution.results import Attribution
-    from regrade.evaluators.scoring.probes import StaticProbe
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
@@ -63,7 +61,6 @@ class ScoreRequest:
     sandbox: str
     workers: int | None
     reachable: bool
-    reward_model: Path | None = None
     tests: tuple[str, ...] = ()
     deselect: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
@@ -182,7 +179,6 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
         with Scorer(
             workers=request.workers,
             sandbox=request.sandbox,
-            probes=model_probes(request.reward_model),
             fresh=request.fresh,
         ) as scorer:
             scorer.gather((), reward.needs)  # fails if a probe is missing, before a suite runs for minutes
@@ -234,9 +230,14 @@ class PatchFiles:
         self._notes.append(one_line(text))
         _print_line("note", text)
 
-    def results(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[PatchResult]:
-        """The result of each file, in order; breakdowns, and evidence if available, are in the order of `patches`."""
-        breakdown_of = dict(zip(self.patches, breakdowns, strict=True))
+    def results(
+        self, breakdowns: Sequence[Breakdown] | None = None, evidence: Sequence[EvidenceSet] = ()
+    ) -> list[PatchResult]:
+        """The result of each file, in order; breakdowns, and evidence if available, are in the order of `patches`.
+
+        Without breakdowns: what could be read, and the refusals.
+        """
+        breakdown_of = {} if breakdowns is None else dict(zip(self.patches, breakdowns, strict=True))
         records = {index: evidence_set.records for index, evidence_set in zip(self.patches, evidence, strict=False)}
         return [
             self._result(index, breakdown_of.get(index), records.get(index, {})) for index in range(len(self._sources))
@@ -281,19 +282,6 @@ class PatchFiles:
 
 def _print_line(kind: str, text: object) -> None:
     print(f"{kind}: {one_line(text)}", file=sys.stderr)
-
-
-def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
-    """The probe for the evidence of a trained reward model; empty without a model."""
-    if folder is None:
-        return {}
-    if not (folder / "config.json").is_file():  # the libraries of training take seconds to import
-        raise UserError(f"{folder} holds no reward model: give a folder that `regrade train reward-model` wrote")
-    with training_libraries("a reward model"):
-        from regrade.policy_training.reward_models.probe import RewardModelProbe
-    from regrade.rewards.evidence import Prediction
-
-    return {Prediction: RewardModelProbe(folder)}
 
 
 def read_patch(source: str) -> Patch:

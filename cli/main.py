@@ -29,6 +29,7 @@ from regrade.cli import (
     import_results,
     logs,
     plan,
+    rank,
     report,
     rescore,
     rewards,
@@ -45,7 +46,7 @@ from regrade.policy_training.policies.threads import wait_passively
 USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
-MODEL_COMMANDS = frozenset({"demo", "study", "train", "evaluate", "agent"})
+MODEL_COMMANDS = frozenset({"demo", "study", "train", "evaluate", "agent", "rank"})
 ENVIRONMENT_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -105,6 +106,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(tasks.app, name="tasks")
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
+app.command("rank")(rank.rank)
 app.command("agent")(agent.agent)
 app.command("train")(train.train)
 app.command("train check")(train_check.check)

@@ -114,7 +114,10 @@ KeyVariable = Annotated[
 AnswerLimit = Annotated[
     float, typer.Option(min=0.1, max=LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
 ]
-RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for your own reward.")]
+RewardName = Annotated[
+    str,
+    typer.Option("--reward", help="A built-in reward, learned:FOLDER of a reward model, or FILE:NAME for your own."),
+]
 SandboxName = Annotated[
     str,
     typer.Option(
@@ -134,9 +137,6 @@ Reachable = Annotated[
         "--reachable",
         help="Run only the tests that a patch can reach. By default, the whole suite follows if they all pass.",
     ),
-]
-RewardModelFolder = Annotated[
-    Path | None, typer.Option("--reward-model", help="Folder of a trained reward model, for the reward `learned`.")
 ]
 AssuranceOption = Annotated[
     str | None,

@@ -53,7 +53,7 @@ def score(given: ScoreOptions) -> None:
             print_json({"patch": result.source, "digest": digest, **refusal_json(result)})
     if len(results) > 1 and not json and any(result.breakdown is not None for result in results):
         _show_table(results)
-    failures = [failure for failure in (_refusals(results), _losses(results)) if failure]
+    failures = [failure for failure in (refusals(results), _losses(results)) if failure]
     if failures:
         raise UserError("; ".join(failures))
 
@@ -116,7 +116,7 @@ def refusal_json(result: PatchResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _refusals(results: Sequence[PatchResult]) -> str:
+def refusals(results: Sequence[PatchResult]) -> str:
     """The message about refused patches; empty if there are none."""
     names = [repr(result.source) for result in results if result.refusal]
     if not names:

@@ -12,7 +12,6 @@ from regrade.cli.options import (
     FailToPass,
     PythonPath,
     Repo,
-    RewardModelFolder,
     RewardName,
     SandboxName,
     TaskFile,
@@ -36,7 +35,6 @@ class ScoringOptions:
     sandbox: SandboxName = "auto"
     tasks: TaskFile = None
     task: TaskId = None
-    reward_model: RewardModelFolder = None
     time_limit: TimeLimit = None
     test_timeout: TestTimeout = None
     assured: AssuranceOption = None
@@ -55,7 +53,6 @@ class ScoringOptions:
             sandbox=self.sandbox,
             workers=workers,
             reachable=reachable,
-            reward_model=self.reward_model,
             time_limit=self.time_limit,
             test_timeout=self.test_timeout,
             fresh=fresh,

@@ -13,7 +13,6 @@ import typer
 
 from regrade.cli.console import progress, stderr
 from regrade.cli.extras import check_training_libraries, training_libraries
-from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import takes
 from regrade.cli.training_options import PROBE_TASKS, TrainingOptions
@@ -79,15 +78,14 @@ def train(options: TrainingOptions) -> None:
     if plan.step_rewards is not None and plan.agent is None:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     chosen = measured(loaded, sandbox)
-    probes = model_probes(options.reward_model)
     if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
         _tell(f"{out} holds a finished training: nothing is trained")
     workers = options.workers or max(1, (os.cpu_count() or 1) // on_this_machine())
     if not is_main():  # of several processes: it plays and judges its share, and says and writes nothing
-        with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
+        with Scorer(sandbox=sandbox, workers=workers) as scorer:
             run_training(plan, chosen, scorer, out)
         return
-    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")

@@ -11,12 +11,10 @@ import typer
 from regrade.cli.console import activities, print_json, stdout
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
-from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
     MOST,
     ModelName,
-    RewardModelFolder,
     SandboxName,
     Seed,
     TestRuns,
@@ -53,7 +51,6 @@ class PreflightOptions:
     reward: Annotated[
         str | None, typer.Option(help="What an attempt is paid, as in `regrade train`. Default: as there.")
     ] = None
-    reward_model: RewardModelFolder = None
     seed: Seed = 0
     sandbox: SandboxName = "auto"
     workers: Workers = None
@@ -86,8 +83,8 @@ def check(options: PreflightOptions) -> None:
     pays = DEFAULT_TRAINING_REWARD if options.reward is None else load_training_reward(options.reward)
     chosen = measured(loaded, options.sandbox)
     model = load_model(options.model, to_train=True)
-    sampling, probes = Sampling(options.temperature, options.samples), model_probes(options.reward_model)
-    scoring = Scorer(sandbox=options.sandbox, workers=options.workers, probes=probes)
+    sampling = Sampling(options.temperature, options.samples)
+    scoring = Scorer(sandbox=options.sandbox, workers=options.workers)
     with scoring as scorer, activities() as report:
         checks = preflight(model, chosen, scorer, pays, sampling, agent=agent, seed=options.seed, progress=report)
     _print(checks, json=options.json)

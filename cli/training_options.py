@@ -13,7 +13,6 @@ from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
     Limit,
-    RewardModelFolder,
     SandboxName,
     TestRuns,
     Turns,
@@ -134,7 +133,6 @@ class TrainingOptions:
             "`TrainingReward`. Default: 1 for a clean fix, a part for a partial one, less than nothing for breakage."
         ),
     ] = None
-    reward_model: RewardModelFolder = None
     save_every: Annotated[
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),

@@ -3,8 +3,8 @@
 Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits,
 run_chat_episode, ChatAnswer, endpoint_chat, LocalChat, CompactEpisode, AgentPolicy,
 AgentFormat (agents); environment_factory, agent_prompts,
-ExecutedOutcome (TRL); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays); read_recipe, TrainingRecipe,
-train_recipe (training).
+ExecutedOutcome, PatchReward (TRL); load_reward_model (reward models); TrainingReward, DEFAULT_TRAINING_REWARD (what
+training pays); read_recipe, TrainingRecipe, train_recipe (training).
 """
 
 from typing import TYPE_CHECKING
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         agent_prompts,
         environment_factory,
     )
+    from regrade.policy_training.environments.trl_rewards import PatchReward
     from regrade.policy_training.loading import load_policy
     from regrade.policy_training.policies.local_model import ModelPolicy
     from regrade.policy_training.policies.scripted import NoOp, Reference
     from regrade.policy_training.recipe_files import TrainingRecipe, read_recipe
+    from regrade.policy_training.reward_models.loading import load_reward_model
     from regrade.policy_training.train import train_recipe
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "LocalChat",
     "ModelPolicy",
     "NoOp",
+    "PatchReward",
     "Reference",
     "RepositoryEnvironment",
     "TrainingRecipe",
@@ -48,6 +51,7 @@ __all__ = [
     "endpoint_chat",
     "environment_factory",
     "load_policy",
+    "load_reward_model",
     "read_recipe",
     "run_chat_episode",
     "train_recipe",
@@ -62,10 +66,12 @@ __getattr__, __dir__ = lazy_imports(
         "environments.compact_episode": ["CompactEpisode"],
         "environments.training_reward": ["DEFAULT_TRAINING_REWARD", "TrainingReward"],
         "environments.trl_environments": ["ExecutedOutcome", "agent_prompts", "environment_factory"],
+        "environments.trl_rewards": ["PatchReward"],
         "loading": ["load_policy"],
         "policies.local_model": ["ModelPolicy"],
         "policies.scripted": ["NoOp", "Reference"],
         "recipe_files": ["TrainingRecipe", "read_recipe"],
+        "reward_models.loading": ["load_reward_model"],
         "train": ["train_recipe"],
     },
 )

@@ -16,16 +16,18 @@ import torch
 from regrade.datasets.errors import UnstableTrainingError, UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.labelled_attempts import distinct
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.cascade.permission import check_cascade
 from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
-from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
+from regrade.policy_training.environments.attempts import gather, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.labelled import labelled
 from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import (
@@ -41,7 +43,7 @@ from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
-from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
+from regrade.policy_training.reward_models.training import train_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
@@ -510,13 +512,14 @@ def _train_reward_model(
 ) -> None:
     attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
-    figures = train_and_test_reward_model(
-        model,
-        scored_answers(attempts),
+    figures = train_reward_model(
+        plan.model,
+        distinct(labelled(attempts, {task.id: task for task in tasks})),
         settings,
         out=run.checkpoint("reward-model"),
         budget=plan.budget,
         seed=plan.seed,
+        store=run.folder / "activations",
         log=log,
     )
     run.rewind("reward-model-test")

@@ -10,7 +10,6 @@ from regrade.rewards.components import (
     complexity,
     generalizes,
     impact,
-    learned,
     readability,
     resolved,
     small_diff,
@@ -37,6 +36,7 @@ from regrade.rewards.evidence import (
     LintDelta,
     PartialRun,
     PatchText,
+    PredictedPart,
     Prediction,
     Readability,
     ReadabilityDelta,
@@ -47,7 +47,9 @@ from regrade.rewards.evidence import (
     TestStatus,
     Verification,
 )
+from regrade.rewards.learned import learned
 from regrade.rewards.loading import load_reward
+from regrade.rewards.reward_model_folders import prediction_of
 from regrade.rewards.score import Score
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "Part",
     "PartialRun",
     "PatchText",
+    "PredictedPart",
     "Prediction",
     "Readability",
     "ReadabilityDelta",
@@ -94,6 +97,7 @@ __all__ = [
     "learned",
     "load_reward",
     "minimum",
+    "prediction_of",
     "readability",
     "resolved",
     "reward",

@@ -8,7 +8,6 @@ from regrade.rewards.components import (
     complexity,
     generalizes,
     impact,
-    learned,
     readability,
     resolved,
     small_diff,
@@ -42,5 +41,5 @@ as much as style: a formatter repairs style, and nobody repairs superfluous code
 def builtin_rewards() -> dict[str, Reward]:
     """Name -> reward."""
     of_patch = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered)
-    components = (*of_patch, generalizes, learned)
+    components = (*of_patch, generalizes)
     return {"default": default, **{component.name: component for component in components}}

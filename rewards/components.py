@@ -18,7 +18,6 @@ from regrade.rewards.evidence import (
     ImpactedModule,
     Integrity,
     LintDelta,
-    Prediction,
     Readability,
     ReadabilityDelta,
     TestRun,
@@ -241,21 +240,6 @@ def generalizes(verification: Verification) -> Score:
     value = min(1.0, max(0.0, verification.corrected / verification.wrong_at_base))
     wrong = counted(verification.wrong_at_base, "held-out input")
     return Score(value, f"right answers to {verification.corrected} of {wrong} that the base answers wrongly")
-
-
-@reward
-def learned(prediction: Prediction) -> Score:
-    """The probability that a reward model predicts for a verified patch, less its uncertainty (at least 0).
-
-    This is the lower end of the interval, so that patches unlike the model's training data do not pay. It saves
-    executions and certifies nothing: never use it as a gate or alone. Not applicable if the model cannot evaluate the
-    patch.
-    """
-    if prediction.resolved is None:
-        return Score.unscored(f"{prediction.model}: {prediction.why}")
-    value = min(1.0, max(0.0, prediction.resolved - prediction.doubt))
-    interval = f"{prediction.resolved:.2f} \N{PLUS-MINUS SIGN} {prediction.doubt:.2f}"
-    return Score(value, f"{prediction.model} predicts {interval}")
 
 
 def _needed_growth(delta: ComplexityDelta) -> int:

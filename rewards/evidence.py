@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -553,17 +553,38 @@ class DefaultVerification(Verification):
 
 
 @dataclass(frozen=True)
+class PredictedPart:
+    """What a reward model predicts for one component of the verdict."""
+
+    name: str
+    """The component: `fixes`, `breaks`, `builds`, `style`, ..."""
+    value: float
+    """The expected value of the component: of an event, its probability."""
+    doubt: float
+    """Half the width of the 95 % interval."""
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """A reward model's prediction for a patch, without execution."""
+    """A reward model's prediction for a patch, without execution. Each model has a subclass: see `prediction_of`."""
 
     resolved: float | None
     """Probability that the patch is a clean fix; None: the model cannot evaluate the patch."""
     doubt: float
-    """Half the width of its 95 % interval."""
+    """Half the width of its 95 % interval: the disagreement of the ensemble, and what the calibration leaves open."""
     model: str
     """Name of the model."""
     why: str = ""
-    """The reason for a missing probability."""
+    """The reason for a missing probability, or for a probability of 0 without asking the model."""
+    parts: tuple[PredictedPart, ...] = ()
+    """The prediction for each component, which explains the probability."""
+    cut: str = ""
+    """What of the input the model did not read, because its context is limited; empty: it read all."""
+
+    @property
+    def lower(self) -> float | None:
+        """The lower end of the interval, at least 0; None: the model cannot evaluate the patch."""
+        return None if self.resolved is None else min(1.0, max(0.0, self.resolved - self.doubt))
 
 
 Evidence = (
@@ -593,3 +614,9 @@ class EvidenceSet:
     """Evidence type -> the reason, not caused by the candidate, for which it could not be gathered."""
     assurance: AssuranceLevel = AssuranceLevel.IN_PROCESS
     """The assurance level; `in-process`: the candidate's code ran in the tests' process."""
+
+    def of(self, needs: Collection[type]) -> EvidenceSet:
+        """The records of these types alone."""
+        records = {kind: record for kind, record in self.records.items() if kind in needs}
+        failures = {kind: cause for kind, cause in self.infrastructure.items() if kind in needs}
+        return EvidenceSet(records, failures, self.assurance)

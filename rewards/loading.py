@@ -13,12 +13,13 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.user_files import run_file
 from regrade.rewards.algebra import Reward, Sum
 from regrade.rewards.builtin import builtin_rewards
+from regrade.rewards.learned import learned_of
 
 T = TypeVar("T")
 
 
 def load_reward(spec: str) -> Reward:
-    """The reward that `spec` names: `default`, `tests`, ... or `FILE:NAME`.
+    """The reward that `spec` names: `default`, `tests`, ..., `learned:FOLDER` of a reward model, or `FILE:NAME`.
 
     Each call runs the file once; it may import modules of its own folder.
 
@@ -35,6 +36,8 @@ def load_named(spec: str, kinds: tuple[type[T], ...]) -> Reward | T:
     builtins = builtin_rewards()
     if spec in builtins:
         return builtins[spec]
+    if (of_model := learned_of(spec)) is not None:
+        return of_model
     file, _, name = spec.rpartition(":")
     if not file or not name:
         raise UserError(_unknown(spec, builtins))

@@ -44,7 +44,7 @@ def messages(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_there_are_options_and_messages() -> None:
-    assert {"--fail-to-pass", "--time-limit", "--reward-model", "--out"} <= OPTIONS
+    assert {"--fail-to-pass", "--time-limit", "--test-runs", "--out"} <= OPTIONS
     assert sum(len([*messages(path)]) for path in (ROOT / "datasets").rglob("*.py")) > 100
 
 

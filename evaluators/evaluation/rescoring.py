@@ -12,10 +12,9 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.evaluators.evaluation.rollout_scoring import evidence_path
 from regrade.evaluators.static.patch_text import as_written
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import EvidenceFile, StoredEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile, StoredEvidence, evidence_path
 from regrade.evaluators.storage.rows import checked, is_lost
 from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward

@@ -32,7 +32,7 @@ from regrade.evaluators.static.files import patched_files
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.episode_columns import columns_of_episode
 from regrade.evaluators.storage.episode_file import add_episodes, episodes_path
-from regrade.evaluators.storage.evidence_file import EvidenceFile
+from regrade.evaluators.storage.evidence_file import EvidenceFile, evidence_path
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.evaluators.storage.step_effects import forget_steps, steps_path
 from regrade.rewards.algebra import Reward
@@ -114,11 +114,6 @@ def _write_episodes(out: Path, attempts: Iterable[tuple[dict[str, Any], Episode 
     told = [(row, episode) for row, episode in attempts if episode is not None]
     add_episodes(episodes_path(out), told)
     forget_steps(steps_path(out), (row for row, _ in told))
-
-
-def evidence_path(rows: Path) -> Path:
-    """Path of the evidence of a file of rows."""
-    return rows.with_suffix(".evidence")  # not .jsonl: `load_rows` reads every .jsonl file of a folder
 
 
 def recorded(out: Path, tasks: Iterable[Task] | None = None) -> frozenset[tuple[Any, ...]]:

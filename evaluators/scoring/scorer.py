@@ -21,7 +21,7 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.sandboxes import Sandbox, SandboxError
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.scoring.arguments import (
     MOST_WORKERS,
@@ -38,6 +38,7 @@ from regrade.evaluators.scoring.arguments import (
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.gatherer import Gatherer
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob, Job, Progress, SingleFlight
+from regrade.evaluators.scoring.model_probes import ModelProbe, model_probe
 from regrade.evaluators.scoring.own_probes import PARAMETERS, own_probe
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_order
@@ -51,9 +52,11 @@ from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.algebra import Reward
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.evidence import EvidenceSet, Prediction
+from regrade.rewards.evidence import EvidenceSet
 
 __all__ = ["Job", "Progress", "Scorer", "Stats", "score"]
+PREDICTED_TOGETHER = 256
+"""Patches in one call of a reward model; its answers are stored after each call, so that a kill loses no more."""
 
 
 class Scorer(AbstractContextManager["Scorer"]):
@@ -207,10 +210,11 @@ class Scorer(AbstractContextManager["Scorer"]):
 
         def gather() -> EvidenceSet:
             (distinct,) = self._planner.plan([job], in_order(needs), batch.reachable)
+            is_hit = not distinct.missing
+            self._predict([distinct], batch)
             if distinct.missing:
                 self._gather_missing(distinct, batch)
-            else:
-                self._tally.add(hits=1)
+            self._tally.add(hits=int(is_hit))
             return distinct.evidence(self.assurance)
 
         with self._tally.busy():
@@ -261,10 +265,8 @@ class Scorer(AbstractContextManager["Scorer"]):
                 f"two types of evidence have the name {twice[0]!r}: rename one, as evidence is stored by name"
             )
         for kind in needs:
-            if kind is Prediction and kind not in self._probes:
-                raise UserError("the reward needs a reward model: pass `probes={Prediction: RewardModelProbe(FOLDER)}`")
             if kind not in EXECUTED and kind not in self._probes:
-                self._probes[kind] = self._own_probe(kind)
+                self._probes[kind] = model_probe(kind) or self._own_probe(kind)
 
     def _own_probe(self, kind: type) -> StaticProbe:
         own = own_probe(kind)
@@ -280,8 +282,9 @@ class Scorer(AbstractContextManager["Scorer"]):
     ) -> list[EvidenceSet]:
         distinct_jobs = self._planner.plan(jobs, needs, reachable)
         batch = Batch(reachable)
+        self._tally.add(hits=len(jobs) - sum(1 for job in distinct_jobs if job.missing))
+        self._predict(distinct_jobs, batch)
         batch.add([job for job in distinct_jobs if job.missing])
-        self._tally.add(hits=len(jobs) - len(batch.waiting))
         done = sum(len(job.positions) for job in distinct_jobs if not job.missing)
         if progress:
             progress(done, len(jobs))
@@ -290,6 +293,30 @@ class Scorer(AbstractContextManager["Scorer"]):
         for job in distinct_jobs:
             evidence.update(dict.fromkeys(job.positions, job.evidence(self.assurance)))
         return [evidence[position] for position in range(len(jobs))]
+
+    def _predict(self, jobs: Sequence[DistinctJob], batch: Batch) -> None:
+        """Gather the missing predictions of reward models, many in one call, before anything runs."""
+        for kind, probe in list(self._probes.items()):
+            asked = [job for job in jobs if kind in job.missing] if isinstance(probe, ModelProbe) else []
+            for start in range(0, len(asked), PREDICTED_TOGETHER):
+                self._predict_of_kind(kind, asked[start : start + PREDICTED_TOGETHER], batch)
+
+    def _predict_of_kind(self, kind: type, jobs: Sequence[DistinctJob], batch: Batch) -> None:
+        probe = self._probes[kind]
+        assert isinstance(probe, ModelProbe)
+        try:
+            records = probe.predict([(job.task, job.patch) for job in jobs])
+        except SandboxError as error:
+            if len(jobs) > 1:  # perhaps of one of them only
+                for job in jobs:
+                    self._predict_of_kind(kind, [job], batch)
+                return
+            jobs[0].infrastructure[kind] = str(error)
+            records = []
+        for job, record in zip(jobs, records, strict=False):
+            self._add_record(job, kind, record, batch)
+        for job in jobs:
+            job.missing = tuple(missing for missing in job.missing if missing is not kind)
 
     def _gather_batch(self, batch: Batch, done: int, total: int, progress: Progress | None) -> None:
         """Run all jobs of the batch in the threads, and report progress in the calling thread."""

@@ -70,6 +70,11 @@ class StoredEvidence:
         return EvidenceSet(records, failures, self.line.assurance)
 
 
+def evidence_path(rows: Path) -> Path:
+    """Path of the evidence of a file of rows."""
+    return rows.with_suffix(".evidence")  # not .jsonl: `load_rows` reads every .jsonl file of a folder
+
+
 class EvidenceFile:
     """A file of evidence: an evaluation appends to it, `rescore` reads it whole."""
 

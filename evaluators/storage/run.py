@@ -331,6 +331,7 @@ def _description(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,
         "repository": task.repository,
+        "function": f"{task.target.file}::{task.target.function}" if task.target else "",
         "instruction": task.instruction,
         "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass),

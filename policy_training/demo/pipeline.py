@@ -26,6 +26,7 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.labelled_attempts import labelled_attempts
 from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo.settings import DemoSettings
@@ -35,7 +36,7 @@ from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
-from regrade.policy_training.reward_models.reward_model import NoPreferencesError, train_and_test_reward_model
+from regrade.policy_training.reward_models.training import UnlearnableError, train_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
@@ -157,16 +158,16 @@ class Demo:
             return
         with self.run.phase("reward model"), self.stage("reward model") as report:
             try:
-                figures = train_and_test_reward_model(
-                    self.run.checkpoint("sft"),
-                    self.agent.stored_answers(),
+                figures = train_reward_model(
+                    str(self.run.checkpoint("sft")),
+                    labelled_attempts(self.run, self.tasks.tests_only),
                     self.settings.reward_model,
                     out=self.run.checkpoint("reward-model"),
                     budget=Budget(self.settings.reward_model_steps),
                     seed=self.seed,
                     log=self.once.log("reward-model", report, self.settings.reward_model_steps),
                 )
-            except NoPreferencesError as error:  # possible in a very short run, and no other policy depends on it
+            except UnlearnableError as error:  # possible in a very short run, and no other policy depends on it
                 self.run.note(f"There is no reward model: {error}.")
             else:
                 self.run.log("reward-model-test", 1, 0.0, **figures)

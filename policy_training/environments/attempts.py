@@ -76,15 +76,37 @@ class ScoredAnswer:
     completion: str
     reward: float
     verified: bool
+    patch: str | None = None
+    """None: a file of an older version lacks it."""
+    policy: str = ""
+    fixes: bool | None = None
+    """Do all FAIL_TO_PASS tests pass, without tampering? None: not executed."""
+    breaks: bool | None = None
+    builds: bool | None = None
+    """False if a Python file does not compile. None: it compiles, and whether it imports is unknown."""
 
 
 def scored_answers(attempts: Sequence[Attempt]) -> list[ScoredAnswer]:
     """The attempts that have a reward, in order."""
-    return [
-        ScoredAnswer(a.rollout.task_id, a.rollout.prompt, a.rollout.completion, a.reward, a.verified)
-        for a in attempts
-        if a.reward is not None
-    ]
+    return [_scored_answer(attempt, attempt.reward) for attempt in attempts if attempt.reward is not None]
+
+
+def _scored_answer(attempt: Attempt, reward: float) -> ScoredAnswer:
+    rollout, run = attempt.rollout, attempt.run
+    is_known = run is not None or not attempt.compiles or attempt.is_empty
+    fixed = run is not None and bool(run.fail_to_pass) and len(run.fixed) == len(run.fail_to_pass)
+    return ScoredAnswer(
+        rollout.task_id,
+        rollout.prompt,
+        rollout.completion,
+        reward,
+        attempt.verified,
+        patch=rollout.patch.text,
+        policy=rollout.policy,
+        fixes=fixed and not attempt.tampering if is_known else None,
+        breaks=attempt.broke or (run is not None and run.end is not End.COMPLETED) if is_known else None,
+        builds=None if attempt.compiles else False,
+    )
 
 
 def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:

@@ -1,4 +1,4 @@
-"""Preferences from executed scores: of two answers to one prompt, the one with the higher reward."""
+"""Preferences from executed scores: of two patches for one task, the one with the higher reward."""
 
 from __future__ import annotations
 
@@ -9,53 +9,48 @@ from itertools import combinations
 
 from scipy.stats import mannwhitneyu
 
-from regrade.policy_training.environments.attempts import ScoredAnswer
+from regrade.evaluators.storage.labelled_attempts import Component, LabelledAttempt
 
 
 @dataclass(frozen=True)
 class Preference:
-    """A pair of answers to one prompt."""
+    """A pair of attempts at one task."""
 
-    task_id: str
-    prompt: str
-    chosen: str
-    rejected: str
+    chosen: int
+    """Index of the attempt with the higher reward."""
+    rejected: int
+    """Index of the other one."""
     margin: float
     """Difference of the two executed rewards; > 0."""
 
 
-def pairs(answers: Sequence[ScoredAnswer], *, per_task: int | None = 8, seed: int = 0) -> list[Preference]:
-    """Pairs of distinct answers to the same task with different rewards, tasks in order of their ids.
+def pairs(attempts: Sequence[LabelledAttempt], *, per_task: int | None = 8, seed: int = 0) -> list[Preference]:
+    """Pairs of attempts at the same task with different rewards, by the order of the tasks' names.
 
     Args:
-        answers: executed ones, without unscored attempts (see `scored_answers`).
+        attempts: distinct ones.
         per_task: maximum number of pairs per task, drawn by `seed` and the task's id; None: all.
     """
-    tasks: dict[str, list[ScoredAnswer]] = {}
-    for answer in distinct(answers):
-        tasks.setdefault(answer.task_id, []).append(answer)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, attempt in enumerate(attempts):
+        groups.setdefault(attempt.group, []).append(index)
     chosen = []
-    for task_id in sorted(tasks):
-        both = combinations(tasks[task_id], 2)
-        task_pairs = [_pair(one, other) for one, other in both if one.reward != other.reward]
-        if per_task is not None and len(task_pairs) > per_task:
-            task_pairs = random.Random(f"{seed} {task_id}").sample(task_pairs, per_task)
-        chosen.extend(task_pairs)
+    for group, indices in sorted(groups.items()):
+        ordered = sorted(indices, key=lambda index: attempts[index].patch)
+        found = [_pair(attempts, *both) for both in combinations(ordered, 2) if _differ(attempts, *both)]
+        if per_task is not None and len(found) > per_task:
+            found = random.Random(f"{seed} {group}").sample(found, per_task)
+        chosen.extend(found)
     return chosen
 
 
-def distinct(answers: Sequence[ScoredAnswer]) -> list[ScoredAnswer]:
-    """Each answer of a task once, apart from surrounding space, sorted by task ids and texts."""
-    first: dict[tuple[str, str], ScoredAnswer] = {}
-    for answer in answers:
-        first.setdefault((answer.task_id, answer.completion.strip()), answer)
-    return [first[key] for key in sorted(first)]
+def _differ(attempts: Sequence[LabelledAttempt], one: int, other: int) -> bool:
+    return attempts[one].reward != attempts[other].reward
 
 
-def _pair(one: ScoredAnswer, other: ScoredAnswer) -> Preference:
-    better, worse = (one, other) if one.reward > other.reward else (other, one)
-    texts = better.completion.strip(), worse.completion.strip()
-    return Preference(better.task_id, better.prompt, *texts, better.reward - worse.reward)
+def _pair(attempts: Sequence[LabelledAttempt], one: int, other: int) -> Preference:
+    gap = attempts[one].reward - attempts[other].reward
+    return Preference(one, other, gap) if gap > 0 else Preference(other, one, -gap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,44 +58,44 @@ class Agreement:
     """Agreement of scores with executed rewards."""
 
     pair_accuracy: float | None
-    """Share of pairs (two answers to one task with different rewards) that the scores order correctly; a tie counts
+    """Share of pairs (two attempts at one task with different rewards) that the scores order correctly; a tie counts
     1/2. None: there is no pair."""
     pairs: int
     auc: float | None
-    """Probability that a verified answer scores above an unverified one, over all tasks; 0.5 is chance. None: all
-    answers are of one kind."""
+    """Probability that a clean fix scores above another patch, over all tasks; 0.5 is chance. None: all are of one
+    kind."""
     answers: int
-    """Distinct ones."""
     verified: int
+    """Clean fixes."""
     tasks: int
 
 
-def agreement(answers: Sequence[ScoredAnswer], scores: Sequence[float]) -> Agreement:
-    """Compare scores with executed rewards. Answers must be distinct: repeats would count easy ones several times."""
-    by_text = {(a.task_id, a.completion.strip()): score for a, score in zip(answers, scores, strict=True)}
-    every = pairs(answers, per_task=None)
-    gaps = [by_text[pair.task_id, pair.chosen] - by_text[pair.task_id, pair.rejected] for pair in every]
+def agreement(attempts: Sequence[LabelledAttempt], scores: Sequence[float]) -> Agreement:
+    """Compare scores with executed rewards. Attempts must be distinct: repeats would count easy ones several times."""
+    every = pairs(attempts, per_task=None)
+    gaps = [scores[pair.chosen] - scores[pair.rejected] for pair in every]
     right = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps)
-    good = [score for answer, score in zip(answers, scores, strict=True) if answer.verified]
-    bad = [score for answer, score in zip(answers, scores, strict=True) if not answer.verified]
+    labels = [attempt.labels.get(Component.CLEAN) for attempt in attempts]
+    good = [score for label, score in zip(labels, scores, strict=True) if label is True]
+    bad = [score for label, score in zip(labels, scores, strict=True) if label is False]
     # AUC = U / (n1 n2), Mann and Whitney 1947
     auc = float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)) if good and bad else None
     return Agreement(
         pair_accuracy=right / len(every) if every else None,
         pairs=len(every),
         auc=auc,
-        answers=len(answers),
+        answers=len(attempts),
         verified=len(good),
-        tasks=len({answer.task_id for answer in answers}),
+        tasks=len({attempt.group for attempt in attempts}),
     )
 
 
-def split_by_task(
-    answers: Sequence[ScoredAnswer], test_share: float, seed: int
-) -> tuple[list[ScoredAnswer], list[ScoredAnswer]]:
-    """Training answers and test answers, of different tasks (at least one task in each, if there are two)."""
-    tasks = sorted({answer.task_id for answer in answers})
-    random.Random(seed).shuffle(tasks)
-    count = min(max(1, round(test_share * len(tasks))), len(tasks) - 1)
-    tested = set(tasks[:count])
-    return [a for a in answers if a.task_id not in tested], [a for a in answers if a.task_id in tested]
+def split_by_cluster(
+    attempts: Sequence[LabelledAttempt], share: float, seed: int
+) -> tuple[list[LabelledAttempt], list[LabelledAttempt]]:
+    """Training attempts and held-out attempts, of different functions (at least one in each, if there are two)."""
+    clusters = sorted({attempt.cluster for attempt in attempts})
+    random.Random(seed).shuffle(clusters)
+    count = min(max(1, round(share * len(clusters))), len(clusters) - 1)
+    held_out = set(clusters[:count])
+    return [a for a in attempts if a.cluster not in held_out], [a for a in attempts if a.cluster in held_out]

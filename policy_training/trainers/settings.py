@@ -23,6 +23,7 @@ RatioLevel = Literal["token", "sequence"]
 RewardScale = Literal["none", "group", "batch"]
 AdvantageBaseline = Literal["none", "batch"]
 LessonKind = Literal["episodes", "traces"]
+RewardObjective = Literal["components", "preferences"]
 
 
 class _ValidRange(NamedTuple):
@@ -346,18 +347,27 @@ class RewardModelSettings:
     """The reward model."""
 
     algorithm: ClassVar[Algorithm] = "reward-model"
+    objective: RewardObjective = "components"
+    """What the trunk learns before its heads do: `components`: nothing, so the heads of all components are trained on
+    its activations, which are computed once; `preferences`: to rank pairs of attempts (Bradley-Terry).
+    Default: components."""
+    input_tokens: int = 512
+    """The longest input: what does not fit is cut, and said; >= 64, and at most the model's context. Default: 512."""
+    members: int = 5
+    """Of the ensemble, whose disagreement is a part of the doubt; >= 1. Default: 5."""
     learning_rate: float = 5e-5
-    """Of the learning layers, after the warm-up; > 0. Default: 5e-5."""
+    """Of the learning layers, after the warm-up, for `preferences`; > 0. Default: 5e-5."""
     head_learning_rate: float = 1e-3
-    """Of the new output layer, after the warm-up; > 0. Default: 1e-3."""
+    """Of the new output layer, after the warm-up, for `preferences`; > 0. Default: 1e-3."""
     pairs_per_step: int = 32
-    """Pairs of answers per optimizer step; >= 1. Default: 32."""
+    """Pairs of answers per optimizer step, for `preferences`; >= 1. Default: 32."""
     frozen: float = 0.5
-    """Share of the layers, from the bottom, that keep their weights, as the embeddings do, in [0, 1]. Default: 0.5."""
+    """Share of the layers, from the bottom, that keep their weights, as the embeddings do, for `preferences`; in
+    [0, 1]. Default: 0.5."""
     preferences: int | None = None
     """Pairs to train on at most, drawn evenly from the training tasks; >= 1. Default: None: all."""
     test_share: float = 0.25
-    """Share of the tasks whose answers are held out to test the model, in [0, 1]. Default: 0.25."""
+    """Share of the functions whose attempts are held out to calibrate the model, in [0, 1]. Default: 0.25."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, samples=8))
     """Temperature (>= 0), and attempts per task (>= 1), of the answers that `regrade train reward-model` executes to
     train on. Default: 1, and 8 attempts."""
@@ -365,6 +375,9 @@ class RewardModelSettings:
     def __post_init__(self) -> None:
         _check(
             self,
+            objective=_one_of(RewardObjective),
+            input_tokens=_COUNT,
+            members=_COUNT,
             learning_rate=_POSITIVE,
             head_learning_rate=_POSITIVE,
             pairs_per_step=_COUNT,

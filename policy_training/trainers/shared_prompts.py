@@ -132,13 +132,32 @@ def final_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     For an empty completion it is that of the prompt's last token.
     """
     hidden = _packed_hidden(model, rows)
-    where = []
-    for index, row in enumerate(rows):
-        end = len(row.prompt)
-        for completion in row.completions:
-            end += len(completion)
-            where.append((index, end - 1 if completion else len(row.prompt) - 1))
+    where = [
+        (index, (end if end > start else len(row.prompt)) - 1)
+        for index, row in enumerate(rows)
+        for start, end in _spans(row)
+    ]
     return _gather(hidden, where)
+
+
+def pooled_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    """`final_states`, and beside each the mean over its completion's tokens, (completions, 2 x hidden)."""
+    hidden = _packed_hidden(model, rows)
+    return torch.stack(
+        [
+            torch.cat([hidden[index, end - 1], hidden[index, start:end].mean(0)])
+            for index, row in enumerate(rows)
+            for start, end in _spans(row)
+        ]
+    )
+
+
+def _spans(row: PackedRow) -> Iterator[tuple[int, int]]:
+    """[start, end) of each completion in its row."""
+    end = len(row.prompt)
+    for completion in row.completions:
+        start, end = end, end + len(completion)
+        yield start, end
 
 
 def _gather(hidden: Tensor, where: list[tuple[int, int]]) -> Tensor:
