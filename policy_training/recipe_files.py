@@ -7,7 +7,7 @@ A key is a field of a dataclass here, and a table a field that is one itself: `[
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -112,7 +112,10 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         if self.cascade is not None and self.algorithm in ("sft", "reward-model"):
-            raise UserError(f"TrainingRecipe: {self.algorithm} trains on no reward of attempts; leave out cascade")
+            raise UserError(
+                "TrainingRecipe: cascade is for policies that learn from their own attempts, not for "
+                f"{self.algorithm}; leave it out"
+            )
         if self.algorithm == "sft" and self.reward is not None:
             raise UserError(f"TrainingRecipe: reward is {self.reward!r}, but sft executes nothing; leave it out")
         if self.demonstrations is not None and self.algorithm != "sft":
@@ -172,7 +175,14 @@ def _with_paths(recipe: TrainingRecipe, folder: Path) -> TrainingRecipe:
         probe=None if recipe.probe is None else found(recipe.probe),
         demonstrations=None if demonstrations is None else Path(found(str(demonstrations))),
         reward=reward,
+        cascade=_with_model_path(recipe.cascade, found),
     )
+
+
+def _with_model_path(cascade: CascadeSettings | None, found: Callable[[str], str]) -> CascadeSettings | None:
+    if cascade is None or cascade.model is None:
+        return cascade
+    return replace(cascade, model=Path(found(str(cascade.model))))
 
 
 class _TableReader:

@@ -18,12 +18,12 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.labelled_attempts import distinct
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.cascade.cascade import Cascade
+from regrade.policy_training.cascade.cascade import Cascade, cascade_of
 from regrade.policy_training.cascade.permission import check_cascade
 from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
-from regrade.policy_training.environments.attempts import gather, write_attempts
+from regrade.policy_training.environments.attempts import Attempt, append_attempts, gather, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
@@ -272,8 +272,7 @@ def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
             f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
         )
     if plan.cascade is not None and isinstance(plan.settings, SFTSettings | RewardModelSettings):
-        why = "executes nothing" if isinstance(plan.settings, SFTSettings) else "learns from executions"
-        raise UserError(f"{plan.algorithm} {why}: leave out cascade")
+        raise UserError(f"{plan.algorithm} pays no attempts of its own policy: leave out cascade")
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards, len(tasks))
     else:
@@ -363,7 +362,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "demonstrations_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
-        **({} if plan.cascade is None else {"cascade": asdict(plan.cascade)}),
+        **({} if plan.cascade is None else {"cascade": plan.cascade.to_json()}),
         "save_every": plan.save_every,
         "stability": None if plan.stability is None else asdict(plan.stability),
         "probe_tasks": [task.id for task in plan.probe_tasks],
@@ -470,8 +469,8 @@ def _run_trainer(
         "resume": plan.resume,
         "track": plan.track,
     }
-    keep = partial(write_samples, run.samples) if is_main() else _keep_nothing
-    cascade = None if plan.cascade is None else Cascade(plan.cascade, plan.seed)
+    keep = partial(_keep, run, plan) if is_main() else _keep_nothing
+    cascade = None if plan.cascade is None else cascade_of(plan.cascade, plan.seed)
     online: _OnlineArguments = {
         **of_all,
         "reward": plan.reward,
@@ -495,6 +494,13 @@ def _run_trainer(
             train_ppo(model, tasks, scorer, settings, **online)
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
+
+
+def _keep(run: Run, plan: TrainingPlan, step: int, attempts: Sequence[Attempt]) -> None:
+    """Samples for the page of the training; with a cascade, all executed attempts, from which a reward model learns."""
+    write_samples(run.samples, step, attempts)
+    if plan.cascade is not None:
+        append_attempts(run.folder / "attempts" / f"{plan.algorithm}.jsonl", attempts)
 
 
 def _keep_nothing(*_: Any) -> None:

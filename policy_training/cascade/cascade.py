@@ -9,22 +9,42 @@ attempt that may be a clean fix is never stopped.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-from regrade.datasets.patches import Patch
+from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.untestable import as_failure
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.probes import EXECUTED, VERIFICATIONS
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.digests import key_of
-from regrade.policy_training.cascade.audits import Audit, Audits
-from regrade.policy_training.cascade.pay_bounds import charged_run, completed, other_executions, pay_of, pay_range
-from regrade.policy_training.cascade.settings import CascadeSettings
+from regrade.policy_training.cascade.audits import StopAudit, StopAudits
+from regrade.policy_training.cascade.outlook import expected_pay, supposed_pay, supposed_run, sure_outcome
+from regrade.policy_training.cascade.pay_bounds import (
+    ROUNDING,
+    charged_run,
+    completed,
+    other_executions,
+    pay_of,
+    pay_range,
+)
+from regrade.policy_training.cascade.settings import CascadeSettings, ModelAnswers
 from regrade.policy_training.cascade.spared import JobRecord, numbers_of
-from regrade.policy_training.environments.attempts import Attempt, Candidate, attempt_of, candidates, needs_of
-from regrade.policy_training.environments.stops import Ground, Stage, Stop
+from regrade.policy_training.environments.attempts import (
+    Attempt,
+    CandidateAttempt,
+    attempt_of,
+    candidates,
+    judge,
+    needs_of,
+)
+from regrade.policy_training.environments.stops import CascadeStage, Ground, Stop
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.evidence import (
     BuildRun,
@@ -33,26 +53,31 @@ from regrade.rewards.evidence import (
     FailToPassRun,
     Integrity,
     PartialRun,
+    Prediction,
     TestFileRun,
     TestOutcome,
     TestRun,
     TestStatus,
 )
+from regrade.rewards.reward_model_folders import prediction_of
 
-RUNS: Mapping[Stage, type[PartialRun]] = {Stage.FAIL_TO_PASS: FailToPassRun, Stage.FILE: TestFileRun}
+RUNS: Mapping[CascadeStage, type[PartialRun]] = {
+    CascadeStage.FAIL_TO_PASS: FailToPassRun,
+    CascadeStage.FILE: TestFileRun,
+}
 """The stages that run some of the tests, in their order."""
 Key = tuple[str, str]
 """Of a job: the task's id, the patch's digest."""
 
 
 @dataclass
-class _Job:
+class _StagedJob:
     """One distinct patch of one task on its way through the stages."""
 
     task: Task
-    candidate: Candidate
+    candidate: CandidateAttempt
     static: EvidenceSet = field(default_factory=EvidenceSet)
-    seen: dict[Stage, PartialRun] = field(default_factory=dict)
+    seen: dict[CascadeStage, PartialRun] = field(default_factory=dict)
     stop: Stop | None = None
     evidence: EvidenceSet | None = None
     """Of its execution."""
@@ -62,20 +87,40 @@ class _Job:
     def patch(self) -> Patch:
         return self.candidate.rollout.patch
 
+    @property
+    def is_open(self) -> bool:
+        return self.stop is None and self.evidence is None
+
+    @cached_property
+    def nothing_ran(self) -> PartialRun:
+        """What is known before any test has run: which tests the change can reach."""
+        try:
+            selected = selected_tests(self.task, prepare(self.task, self.patch))
+        except (PatchError, OSError):  # as little can be reached as is known; the execution reports it
+            selected = None
+        unrun = tuple(test for test in self.task.pass_to_pass if selected is None or test in selected)
+        return PartialRun(outcomes={}, unrun=unrun)
+
 
 class Cascade:
     """Judges the attempts of one training. Several threads may call `judge`."""
 
-    def __init__(self, settings: CascadeSettings, seed: int = 0) -> None:
+    def __init__(self, settings: CascadeSettings, seed: int = 0, prediction: type[Prediction] | None = None) -> None:
         """
         Args:
             seed: of the audits.
+            prediction: the evidence that the reward model of `settings.model` gives. Default: None: no model is asked.
         """
         self.settings = settings
         self.seed = seed
-        self.audits = Audits(settings.max_wrong)
+        self.prediction = prediction
+        self.audits = StopAudits(settings.max_wrong, settings.tolerance)
         self._lock = threading.Lock()
-        self._records: list[JobRecord] = []
+        self._records: dict[Key, JobRecord] = {}
+        """Of the distinct patches since the numbers were last taken."""
+        self._audited: dict[Key, StopAudit] = {}
+        """Of a batch that is not settled yet."""
+        self._batch = 0
 
     @property
     def fell_back(self) -> bool:
@@ -91,11 +136,26 @@ class Cascade:
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Attempt]:
         """As `environments.attempts.judge`, but attempts that a stage stops are not executed."""
+        return self.settle(self._judge(rollouts, tasks, scorer, reward, progress), tasks, scorer, reward)
+
+    def judge_one(self, rollout: Rollout, tasks: dict[str, Task], scorer: Scorer, reward: TrainingReward) -> Attempt:
+        """Judge an attempt before the others of its batch are there; `settle` them when they are."""
+        (attempt,) = self._judge([rollout], tasks, scorer, reward, None)
+        return attempt
+
+    def _judge(
+        self,
+        rollouts: Sequence[Rollout],
+        tasks: dict[str, Task],
+        scorer: Scorer,
+        reward: TrainingReward,
+        progress: Callable[[int, int], None] | None,
+    ) -> list[Attempt]:
         found = candidates(rollouts, tasks, reward)
-        jobs: dict[Key, _Job] = {}
+        jobs: dict[Key, _StagedJob] = {}
         for each in found:
             if each.runs and each.key not in jobs:
-                jobs[each.key] = _Job(tasks[each.rollout.task_id], each)
+                jobs[each.key] = _StagedJob(tasks[each.rollout.task_id], each)
         if not self.fell_back:
             self._run_stages(list(jobs.values()), scorer, reward)
         to_run = [job for job in jobs.values() if job.stop is None or job.audited]
@@ -105,25 +165,56 @@ class Cascade:
         self._note(jobs, by_job, reward)
         return attempts
 
+    def settle(
+        self, attempts: Sequence[Attempt], tasks: dict[str, Task], scorer: Scorer, reward: TrainingReward
+    ) -> list[Attempt]:
+        """The attempts of a batch, in which groups without variance are executed where a model was sure of an attempt:
+        equal pay teaches nothing, and the execution may tell them apart. Its audits count from now on."""
+        self._count_audits(attempts)
+        groups: dict[str, list[Attempt]] = {}
+        for attempt in attempts:
+            groups.setdefault(attempt.rollout.task_id, []).append(attempt)
+        flat = {name for name, group in groups.items() if len(group) > 1 and _is_flat(group)}
+        doubtful = [
+            index
+            for index, attempt in enumerate(attempts)
+            if attempt.rollout.task_id in flat and attempt.stop is not None and attempt.stop.ground is Ground.PREDICTED
+        ]
+        settled = list(attempts)
+        rollouts = [attempts[index].rollout for index in doubtful]
+        for index, executed in zip(doubtful, judge(rollouts, tasks, scorer, reward), strict=True):
+            settled[index] = executed
+            self._note_execution(executed)
+        return settled
+
     def take_numbers(self) -> dict[str, float]:
         """What the cascade did since the last call, for the training log, as `cascade/...`."""
         with self._lock:
-            records, self._records = self._records, []
-        return {**numbers_of(records), **self.audits.numbers()}
+            records, self._records = list(self._records.values()), {}
+            self._batch += 1
+        return {**numbers_of(records), **self.audits.take_numbers()}
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """What a training that goes on after a kill must know."""
-        return self.audits.state_dict()
+        return {"audits": self.audits.state_dict(), "batch": self._batch}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self.audits.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.audits.load_state_dict(state["audits"])
+        self._batch = state["batch"]
 
     # ------------------------------------------------------------ the stages
 
-    def _run_stages(self, jobs: list[_Job], scorer: Scorer, reward: TrainingReward) -> None:
+    @property
+    def _asks(self) -> ModelAnswers | None:
+        """What the model is asked; None: nothing."""
+        return None if self.prediction is None or self.audits.have_parted else self.settings.model_answers
+
+    def _run_stages(self, jobs: list[_StagedJob], scorer: Scorer, reward: TrainingReward) -> None:
         self._read(jobs, scorer, reward)
+        if self._asks in ("failures", "all"):
+            self._ask(jobs, scorer, reward)
         for stage, kind in RUNS.items():
-            open_jobs = [job for job in jobs if job.stop is None and self._is_worthwhile(stage, job, reward)]
+            open_jobs = [job for job in jobs if job.is_open and self._is_worthwhile(stage, job, reward)]
             if not open_jobs:
                 continue
             gathered = scorer.gather([(job.task, job.patch) for job in open_jobs], {kind})
@@ -132,10 +223,12 @@ class Cascade:
                 if isinstance(seen, PartialRun):  # else the infrastructure failed: the execution tries again
                     job.seen[stage] = seen
                     self._decide(stage, job, seen, reward)
+        if self._asks == "rest":
+            self._ask([job for job in jobs if CascadeStage.FILE in job.seen], scorer, reward)
         for job in jobs:
             job.audited = job.stop is not None and self._is_audited(job)
 
-    def _read(self, jobs: list[_Job], scorer: Scorer, reward: TrainingReward) -> None:
+    def _read(self, jobs: list[_StagedJob], scorer: Scorer, reward: TrainingReward) -> None:
         """The static evidence, and the attempts that it decides."""
         kinds = needs_of(reward) - EXECUTED
         gathered = scorer.gather([(job.task, job.patch) for job in jobs], kinds) if jobs else []
@@ -143,30 +236,30 @@ class Cascade:
             job.static = evidence
             integrity = evidence.records.get(Integrity)
             if isinstance(integrity, Integrity) and integrity.kinds:
-                nothing = PartialRun(outcomes={}, unrun=job.task.pass_to_pass)
-                self._stop_if_exact(Stage.STATIC, job, nothing, reward)
+                self._stop_if_exact(CascadeStage.STATIC, job, job.nothing_ran, reward)
 
-    def _is_worthwhile(self, stage: Stage, job: _Job, reward: TrainingReward) -> bool:
+    def _is_worthwhile(self, stage: CascadeStage, job: _StagedJob, reward: TrainingReward) -> bool:
         """Can any result of this stage stop the attempt?"""
         task = job.task
         if not task.fail_to_pass or any(not seen.failing(task.fail_to_pass) for seen in job.seen.values()):
             return False  # nothing to look at first; or its FAIL_TO_PASS tests pass, so that all the others count
         failed = dict.fromkeys(task.fail_to_pass, TestOutcome(TestStatus.FAILED))
         results = [PartialRun(outcomes=failed, unrun=task.pass_to_pass)]
-        if stage is Stage.FILE and task.pass_to_pass:
+        if stage is CascadeStage.FILE and task.pass_to_pass:
             first, *others = task.pass_to_pass
             broken = {**failed, first: TestOutcome(TestStatus.FAILED)}
             results.append(PartialRun(outcomes=broken, unrun=tuple(others)))
         return any(self._stop(stage, job, each, reward) is not None for each in results)
 
-    def _decide(self, stage: Stage, job: _Job, seen: PartialRun, reward: TrainingReward) -> None:
-        if not seen.unrun and not reward.reward.needs & {BuildRun, *VERIFICATIONS}:
-            run = completed(job.task, seen, TestStatus.PASSED)  # nothing is left to run, so this is the whole run
+    def _decide(self, stage: CascadeStage, job: _StagedJob, seen: PartialRun, reward: TrainingReward) -> None:
+        needs_more = bool(job.task.unnamed) or not reward.reward.needs.isdisjoint({BuildRun, *VERIFICATIONS})
+        if not seen.unrun and not needs_more:  # nothing is left to run, so this is the whole run
+            run = completed(job.task, seen, TestStatus.PASSED)
             job.evidence = replace(job.static, records={**job.static.records, TestRun: run})
         else:
             job.stop = self._stop(stage, job, seen, reward)
 
-    def _stop(self, stage: Stage, job: _Job, seen: PartialRun, reward: TrainingReward) -> Stop | None:
+    def _stop(self, stage: CascadeStage, job: _StagedJob, seen: PartialRun, reward: TrainingReward) -> Stop | None:
         """The stop of a stage with this result; None: the attempt goes on."""
         task = job.task
         broke = bool(seen.failing(task.pass_to_pass)) or seen.end is not End.COMPLETED
@@ -177,28 +270,62 @@ class Cascade:
             return None
         if pays.is_exact:
             return Stop(stage, Ground.EXACT, pays.low, pays.high, broke, seen)
-        if stage is not Stage.FILE or pays.width > self.settings.charge + 1e-9:
+        if stage is not CascadeStage.FILE or pays.width > self.settings.charge + 1e-9:
             return None
         if broke and self.settings.severity is None:
             return None
         ground = Ground.SEVERITY if broke else Ground.NOTHING_BROKEN
         return Stop(stage, ground, pays.low, pays.high, broke, seen)
 
-    def _stop_if_exact(self, stage: Stage, job: _Job, seen: PartialRun, reward: TrainingReward) -> None:
+    def _ask(self, jobs: list[_StagedJob], scorer: Scorer, reward: TrainingReward) -> None:
+        """Stop the attempts that are open and of which the model is sure; with `all`, each that it can read."""
+        kind = self.prediction
+        open_jobs = [job for job in jobs if job.is_open and job.task.fail_to_pass]
+        if kind is None or not open_jobs:
+            return
+        gathered = scorer.gather([(job.task, job.patch) for job in open_jobs], {kind})
+        for job, evidence in zip(open_jobs, gathered, strict=True):
+            prediction = evidence.records.get(kind)
+            if isinstance(prediction, Prediction):
+                self._believe(job, prediction, reward)
+
+    def _believe(self, job: _StagedJob, prediction: Prediction, reward: TrainingReward) -> None:
+        settings, seen = self.settings, job.seen.get(CascadeStage.FILE)
+        severity = settings.severity or 0.0
+        known = seen or job.nothing_ran
+        pays = pay_range(reward, job.task, job.candidate, job.static, known)
+        if pays is None:
+            return
+        if settings.model_answers == "all":
+            paid = expected_pay(reward, job.task, job.candidate, job.static, prediction, severity)
+            outcome = None
+        else:
+            outcome = sure_outcome(prediction, seen, job.task, settings.unsure)
+            if outcome is None or outcome.fixes:  # a model certifies nothing
+                return
+            run = supposed_run(job.task, known, outcome, severity)
+            paid = supposed_pay(reward, job.candidate, job.static, run)
+        if paid is None:
+            return
+        broke = outcome is not None and outcome.breaks
+        ground = Ground.EXPECTED if outcome is None else Ground.PREDICTED
+        job.stop = Stop(CascadeStage.MODEL, ground, pays.low, pays.high, broke, known, prediction, paid)
+
+    def _stop_if_exact(self, stage: CascadeStage, job: _StagedJob, seen: PartialRun, reward: TrainingReward) -> None:
         pays = pay_range(reward, job.task, job.candidate, job.static, seen)
         if pays is not None and pays.is_exact:
             job.stop = Stop(stage, Ground.EXACT, pays.low, pays.high, broke=False, seen=seen)
 
-    def _is_audited(self, job: _Job) -> bool:
-        """By the patch and the seed alone, so that a run repeats."""
-        digest = key_of([str(self.seed), job.task.id, job.patch.digest, "cascade audit"]).hex()
+    def _is_audited(self, job: _StagedJob) -> bool:
+        """Drawn anew in each batch, by the seed, so that a run repeats."""
+        digest = key_of([str(self.seed), str(self._batch), job.task.id, job.patch.digest, "cascade audit"]).hex()
         return int(digest[:8], 16) < self.settings.audit * 16**8
 
     # ------------------------------------------------------------ the execution
 
     def _execute(
         self,
-        jobs: list[_Job],
+        jobs: list[_StagedJob],
         scorer: Scorer,
         reward: TrainingReward,
         total: int,
@@ -223,40 +350,80 @@ class Cascade:
                 job.evidence = as_failure(job.task, evidence)
             done += len(chosen)
 
-    def _attempt(self, candidate: Candidate, job: _Job | None, reward: TrainingReward) -> Attempt:
+    def _attempt(self, candidate: CandidateAttempt, job: _StagedJob | None, reward: TrainingReward) -> Attempt:
         if job is None or job.evidence is not None:
             return attempt_of(candidate, None if job is None else job.evidence, reward)
         return self._stopped(candidate, job, reward)
 
-    def _stopped(self, candidate: Candidate, job: _Job, reward: TrainingReward) -> Attempt:
+    def _stopped(self, candidate: CandidateAttempt, job: _StagedJob, reward: TrainingReward) -> Attempt:
         """An attempt that is paid by what a stage saw."""
         assert job.stop is not None
-        seen = job.stop.seen or PartialRun(outcomes={}, unrun=job.task.pass_to_pass)
-        run = charged_run(job.task, seen, self.settings.severity or 0.0)
-        pay = pay_of(reward, candidate, job.static, run, next(other_executions(reward.reward, run)))
         integrity = job.static.records.get(Integrity)
+        tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
+        if job.stop.paid is not None:
+            return Attempt(
+                candidate.rollout,
+                None,
+                job.stop.paid,
+                candidate.compiles,
+                tampering,
+                is_empty=candidate.is_empty,
+                stop=job.stop,
+            )
+        run = charged_run(job.task, job.stop.seen, self.settings.severity or 0.0)
+        pay = pay_of(reward, candidate, job.static, run, next(other_executions(reward.reward, run)))
         return Attempt(
             candidate.rollout,
             None,
             None if pay is None else pay.value,
             candidate.compiles,
-            integrity.kinds if isinstance(integrity, Integrity) else (),
+            tampering,
             is_empty=candidate.is_empty,
             breakdown=None if pay is None else pay.breakdown,
             cause="" if pay is None else pay.cause,
             stop=job.stop,
         )
 
-    def _note(self, jobs: Mapping[Key, _Job], attempts: Mapping[Key, Attempt], reward: TrainingReward) -> None:
+    def _note(self, jobs: Mapping[Key, _StagedJob], attempts: Mapping[Key, Attempt], reward: TrainingReward) -> None:
         """Remember what was run, and what the audits found."""
-        records = []
+        records, audits = {}, {}
         for key, job in jobs.items():
             attempt = attempts[key]
             if job.audited and job.stop is not None and attempt.reward is not None:
                 paid = self._stopped(job.candidate, job, reward).reward
                 if paid is not None:
-                    is_wrong = abs(attempt.reward - paid) > self.settings.tolerance
-                    self.audits.add(Audit(job.stop.stage, job.stop.ground, paid, attempt.reward, is_wrong))
-            records.append(JobRecord(job.task, tuple(job.seen.values()), job.stop, attempt.run, job.audited))
+                    audits[key] = StopAudit(job.stop.stage, job.stop.ground, paid, attempt.reward)
+            records[key] = JobRecord(job.task, tuple(job.seen.values()), job.stop, attempt.run, job.audited)
         with self._lock:
-            self._records.extend(records)
+            self._records |= records
+            self._audited |= audits
+
+    def _count_audits(self, attempts: Sequence[Attempt]) -> None:
+        """Each audit as often as the batch has its patch: what counts are the attempts."""
+        with self._lock:
+            audited, self._audited = self._audited, {}
+        counts = Counter((attempt.rollout.task_id, attempt.rollout.patch.digest) for attempt in attempts)
+        for key, audit in audited.items():
+            self.audits.add(replace(audit, attempts=max(1, counts[key])))
+
+    def _note_execution(self, attempt: Attempt) -> None:
+        """Of an attempt whose record says that it was stopped."""
+        key = attempt.rollout.task_id, attempt.rollout.patch.digest
+        with self._lock:
+            if key in self._records:
+                self._records[key] = replace(self._records[key], run=attempt.run)
+
+
+def _is_flat(group: Sequence[Attempt]) -> bool:
+    """Are all attempts paid the same?"""
+    values = [attempt.reward for attempt in group if attempt.reward is not None]
+    return len(values) == len(group) and max(values) - min(values) <= ROUNDING
+
+
+def cascade_of(settings: CascadeSettings, seed: int = 0) -> Cascade:
+    """A cascade with its reward model.
+
+    Raises:
+        UserError: the folder of the model contains none.
+    """
+    return Cascade(settings, seed, None if settings.model is None else prediction_of(settings.model))

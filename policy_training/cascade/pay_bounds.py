@@ -14,7 +14,7 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.policy_training.environments.attempts import Candidate
+from regrade.policy_training.environments.attempts import CandidateAttempt
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.algebra import Reward
 from regrade.rewards.assurance_level import AssuranceLevel
@@ -73,7 +73,7 @@ class CompletedPay:
 
 
 def pay_range(
-    reward: TrainingReward, task: Task, candidate: Candidate, static: EvidenceSet, seen: PartialRun
+    reward: TrainingReward, task: Task, candidate: CandidateAttempt, static: EvidenceSet, seen: PartialRun
 ) -> PayRange | None:
     """The least and the most that the whole execution pays.
 
@@ -96,7 +96,7 @@ def pay_range(
 
 def pay_of(
     reward: TrainingReward,
-    candidate: Candidate,
+    candidate: CandidateAttempt,
     static: EvidenceSet,
     run: TestRun,
     executed: Mapping[type, Any],
@@ -149,7 +149,7 @@ def completed(
         pass_to_pass=task.pass_to_pass,
         end=end or seen.end,
         detail=seen.detail,
-        scope="reachable",
+        scope="full" if all(test in seen.outcomes for test in task.tests) else "reachable",
         seconds=seen.seconds,
         unnamed=task.unnamed,
     )

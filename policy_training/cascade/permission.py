@@ -13,10 +13,11 @@ from regrade.evaluators.scoring.probes import EXECUTED
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.pay_bounds import PayRange, check_monotone, pay_range
 from regrade.policy_training.cascade.settings import CascadeSettings
-from regrade.policy_training.environments.attempts import Candidate, needs_of
-from regrade.policy_training.environments.stops import Ground, Stage
+from regrade.policy_training.environments.attempts import CandidateAttempt, needs_of
+from regrade.policy_training.environments.stops import CascadeStage, Ground
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.evidence import EvidenceSet, PartialRun, TestOutcome, TestStatus
+from regrade.rewards.reward_model_folders import prediction_of
 
 FAILED = TestOutcome(TestStatus.FAILED)
 PASSED = TestOutcome(TestStatus.PASSED)
@@ -26,7 +27,7 @@ PASSED = TestOutcome(TestStatus.PASSED)
 class PossibleStop:
     """What one result of a stage leaves open, with a reward."""
 
-    stage: Stage
+    stage: CascadeStage
     ground: Ground
     pays: PayRange
     """What the whole execution can still pay."""
@@ -40,13 +41,13 @@ def possible_stops(reward: TrainingReward, task: Task, static: EvidenceSet) -> l
         static: of any patch of the task.
     """
     rollout = Rollout(task_id=task.id, policy="", temperature=0.0, sample=0, seed=0, patch=Patch(""))
-    candidate = Candidate(rollout, is_empty=False, compiles=True, runs=True)
+    candidate = CandidateAttempt(rollout, is_empty=False, compiles=True, runs=True)
     failed = dict.fromkeys(task.fail_to_pass, FAILED)
     first, others = task.pass_to_pass[:1], task.pass_to_pass[1:]
     results = [
-        (Stage.FAIL_TO_PASS, Ground.EXACT, failed, task.pass_to_pass),
-        (Stage.FILE, Ground.SEVERITY, {**failed, **dict.fromkeys(first, FAILED)}, others),
-        (Stage.FILE, Ground.NOTHING_BROKEN, {**failed, **dict.fromkeys(first, PASSED)}, others),
+        (CascadeStage.FAIL_TO_PASS, Ground.EXACT, failed, task.pass_to_pass),
+        (CascadeStage.FILE, Ground.SEVERITY, {**failed, **dict.fromkeys(first, FAILED)}, others),
+        (CascadeStage.FILE, Ground.NOTHING_BROKEN, {**failed, **dict.fromkeys(first, PASSED)}, others),
     ]
     stops = []
     for stage, ground, outcomes, unrun in results:
@@ -60,22 +61,26 @@ def is_permitted(stop: PossibleStop, settings: CascadeSettings) -> bool:
     """May a cascade with these settings make this stop?"""
     if stop.pays.is_exact:
         return True
-    is_charged = stop.stage is Stage.FILE and stop.pays.width <= settings.charge + 1e-9
+    is_charged = stop.stage is CascadeStage.FILE and stop.pays.width <= settings.charge + 1e-9
     return is_charged and (stop.ground is not Ground.SEVERITY or settings.severity is not None)
 
 
 def check_cascade(settings: CascadeSettings, reward: TrainingReward, tasks: Sequence[Task], scorer: Scorer) -> None:
-    """Raises UserError if the cascade could never stop an attempt, or if a part of the tests bounds no pay."""
+    """Raises UserError if the cascade could never stop an attempt, a part of the tests bounds no pay, or the folder of
+    its model holds none that runs here."""
     check_monotone(reward.reward)
     task = next((each for each in tasks if each.fail_to_pass and len(each.pass_to_pass) > 1), None)
     if task is None:
         raise UserError("cascade: no task has FAIL_TO_PASS and two PASS_TO_PASS tests, so nothing can be spared")
-    (static,) = scorer.gather([(task, Patch(""))], needs_of(reward) - EXECUTED)
+    kinds: set[type] = set() if settings.model is None else {prediction_of(settings.model)}
+    (static,) = scorer.gather([(task, Patch(""))], (needs_of(reward) - EXECUTED) | kinds)
     stops = possible_stops(reward, task, static)
+    if settings.model is not None and stops:
+        return  # whatever the charge, it may be sure of an attempt
     if any(is_permitted(stop, settings) for stop in stops):
         return
     name = reward.reward.name
-    of_file = {stop.ground: stop.pays for stop in stops if stop.stage is Stage.FILE}
+    of_file = {stop.ground: stop.pays for stop in stops if stop.stage is CascadeStage.FILE}
     if not of_file:
         raise UserError(f"cascade: reward {name!r} needs a verification that only the execution gives: leave it out")
     broke, unbroken = of_file.get(Ground.SEVERITY), of_file.get(Ground.NOTHING_BROKEN)

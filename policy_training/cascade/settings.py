@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from regrade.datasets.errors import UserError
+from regrade.rewards.reward_model_folders import read_record
+
+ModelAnswers = Literal["rest", "failures", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +38,43 @@ class CascadeSettings:
     """Share of wrong stops, in [0, 1], above which everything is executed from then on: as soon as the 99 % interval of
     the audits lies above it. Default: 0.05."""
 
+    model: Path | None = None
+    """The folder of a reward model, which answers for attempts of which it is sure. Default: none."""
+    model_answers: ModelAnswers = "rest"
+    """`rest`: the model is asked after the tests of the files, whether the rest breaks. `failures`: it is asked first,
+    and attempts that surely fix nothing run no test at all. `all`: it is asked first, and pays every attempt its
+    expected value, whatever its doubt; only audits are executed, so such a run certifies nothing. Default: `rest`."""
+    unsure: float = 0.1
+    """The model is sure of an event if its interval lies within this of 0 or of 1; in [0, 1/2). Default: 0.1."""
+
     def __post_init__(self) -> None:
         for name in ("charge", "tolerance"):
             self._check(name, 0.0, math.inf)
-        for name in ("severity", "audit", "max_wrong"):
+        for name in ("severity", "audit", "max_wrong", "unsure"):
             self._check(name, 0.0, 1.0)
-        if self.charge > 0 and not self.audit:
+        if self.unsure >= 0.5:
+            raise UserError(f"CascadeSettings: unsure is {self.unsure!r}; give a share below 1/2")
+        if (self.charge > 0 or self.model is not None) and not self.audit:
             raise UserError("CascadeSettings: audit is 0, but stops may change what is paid; give a share above 0")
+        if self.model_answers not in get_args(ModelAnswers):
+            allowed = ", ".join(get_args(ModelAnswers))
+            raise UserError(f"CascadeSettings: model_answers is {self.model_answers!r}; give one of {allowed}")
+        if self.model is None and self.model_answers != "rest":
+            raise UserError(
+                f"CascadeSettings: model_answers is {self.model_answers!r}, and no model is given: give `model`"
+            )
+        if self.model is not None and self.severity is None:
+            raise UserError(
+                "CascadeSettings: severity is None, but a model predicts whether an attempt breaks, not how much; "
+                "give a share"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings, and the digest of the model's files, for the record of a run."""
+        values = asdict(self)
+        if self.model is None:
+            return values
+        return {**values, "model": str(self.model), "model_digest": read_record(self.model).digest}
 
     def _check(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
-from regrade.policy_training.environments.stops import Stage, Stop
+from regrade.policy_training.environments.stops import CascadeStage, Stop
 from regrade.rewards.evidence import PartialRun, TestRun, TestStatus
 
 
@@ -25,11 +25,11 @@ class JobRecord:
     audited: bool
 
     @property
-    def stage(self) -> Stage | None:
+    def stage(self) -> CascadeStage | None:
         """What answered."""
         if self.run is None:
             return None if self.stop is None else self.stop.stage
-        return Stage.FULL if self.run.scope == "full" else Stage.IMPACTED
+        return CascadeStage.FULL if self.run.scope == "full" else CascadeStage.IMPACTED
 
     @property
     def is_whole(self) -> bool:
@@ -41,7 +41,7 @@ def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
     """Of the distinct patches of a batch: the share that each stage answered, and what ran and what was spared.
 
     `tests_spared` and `seconds_spared` are what test selection alone would have run, less what the cascade ran; an
-    attempt that a stage did not stop costs that stage. Audits count as the price of the cascade. Seconds that were
+    attempt that a stage did not stop costs that stage. StopAudits count as the price of the cascade. Seconds that were
     spared are estimated from the times of the test files at the base.
     """
     if not records:
@@ -49,10 +49,10 @@ def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
     stages = Counter(record.stage for record in records if record.stage is not None)
     stopped = [record for record in records if record.run is None and record.stop is not None]
     executed = [record for record in records if record.run is not None and not record.is_whole]
-    spared = sum(len(record.stop.seen.unrun) for record in stopped if record.stop is not None and record.stop.seen)
-    wasted = sum(len(seen.outcomes) for record in executed for seen in record.seen)
+    spared = sum(len(_unrun(record)) for record in stopped)
+    wasted = sum(map(_wasted, executed))
     return {
-        **{f"cascade/answered/{stage}": stages[stage] / len(records) for stage in Stage if stage in stages},
+        **{f"cascade/answered/{stage}": stages[stage] / len(records) for stage in CascadeStage if stage in stages},
         "cascade/audited": float(sum(record.audited for record in records)),
         "cascade/tests_run": float(sum(map(_tests_run, records))),
         "cascade/tests_spared": float(spared - wasted),
@@ -66,6 +66,15 @@ def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
 def _tests_run(record: JobRecord) -> int:
     partly = sum(len(seen.outcomes) for seen in record.seen)
     return partly if record.run is None or record.is_whole else partly + len(reached(record.run))
+
+
+def _wasted(record: JobRecord) -> int:
+    """Of an executed attempt: the tests that ran in its stages, and what an audit ran beyond test selection."""
+    partly = sum(len(seen.outcomes) for seen in record.seen)
+    if not (record.audited and record.seen and record.run is not None):
+        return partly
+    selected = len(record.seen[-1].outcomes) + len(record.seen[-1].unrun)
+    return partly + max(0, len(reached(record.run)) - selected)
 
 
 def reached(run: TestRun) -> list[str]:
@@ -82,8 +91,15 @@ def _seconds_run(record: JobRecord) -> float:
 
 
 def _seconds_spared(record: JobRecord) -> float:
-    seen = None if record.stop is None else record.stop.seen
-    return 0.0 if seen is None else seconds_at_base(record.task, seen.unrun)
+    return seconds_at_base(record.task, _unrun(record))
+
+
+def _unrun(record: JobRecord) -> list[str]:
+    """The tests that a stopped attempt did not run, and that test selection would have run."""
+    if record.stop is None:
+        return []
+    seen = record.stop.seen
+    return [*(test for test in record.task.fail_to_pass if test not in seen.outcomes), *seen.unrun]
 
 
 def seconds_at_base(task: Task, tests: Iterable[str]) -> float:

@@ -15,8 +15,8 @@ from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.journal import write_atomically
-from regrade.policy_training.environments.stops import Stage, Stop
+from regrade.evaluators.storage.journal import append, write_atomically
+from regrade.policy_training.environments.stops import CascadeStage, Stop
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
@@ -45,13 +45,13 @@ class Attempt:
     """What a cascade knew of it when it stopped before the whole execution: `run` is then None."""
 
     @property
-    def stage(self) -> Stage | None:
+    def stage(self) -> CascadeStage | None:
         """What answered; None: nothing did."""
         if self.stop is not None:
             return self.stop.stage
         if self.run is None:
-            return Stage.STATIC if self.reward is not None else None
-        return Stage.FULL if self.run.scope == "full" else Stage.IMPACTED
+            return CascadeStage.STATIC if self.reward is not None else None
+        return CascadeStage.FULL if self.run.scope == "full" else CascadeStage.IMPACTED
 
     @property
     def broke(self) -> bool:
@@ -87,8 +87,12 @@ class ScoredAnswer:
 
 
 def scored_answers(attempts: Sequence[Attempt]) -> list[ScoredAnswer]:
-    """The attempts that have a reward, in order."""
-    return [_scored_answer(attempt, attempt.reward) for attempt in attempts if attempt.reward is not None]
+    """The attempts that have a reward, in order, without those that a cascade stopped: nothing learns from a charge."""
+    return [
+        _scored_answer(attempt, attempt.reward)
+        for attempt in attempts
+        if attempt.reward is not None and attempt.stop is None
+    ]
 
 
 def _scored_answer(attempt: Attempt, reward: float) -> ScoredAnswer:
@@ -113,6 +117,12 @@ def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
     """Write the scored attempts as JSON lines, all or none."""
     lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in scored_answers(attempts)]
     write_atomically(path, "".join(line + "\n" for line in lines))
+
+
+def append_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
+    """Append the scored attempts of a batch as JSON lines, each patch of a task once."""
+    distinct = {(attempt.rollout.task_id, attempt.rollout.patch.digest): attempt for attempt in attempts}
+    append(path, [asdict(answer) for answer in scored_answers(list(distinct.values()))])
 
 
 def read_attempts(path: Path) -> list[ScoredAnswer]:
@@ -149,7 +159,7 @@ def judge(
     ]
 
 
-Judge = Callable[
+AttemptJudge = Callable[
     [Sequence[Rollout], dict[str, Task], Scorer, TrainingReward, Callable[[int, int], None] | None], list[Attempt]
 ]
 """`judge`, or what stands for it, such as the same method of a cascade."""
@@ -161,7 +171,7 @@ def needs_of(reward: TrainingReward) -> frozenset[type]:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateAttempt:
     """A rollout, and what is known of its patch before anything runs."""
 
     rollout: Rollout
@@ -178,7 +188,9 @@ class Candidate:
         return self.rollout.task_id, self.rollout.patch.digest
 
 
-def candidates(rollouts: Sequence[Rollout], tasks: Mapping[str, Task], reward: TrainingReward) -> list[Candidate]:
+def candidates(
+    rollouts: Sequence[Rollout], tasks: Mapping[str, Task], reward: TrainingReward
+) -> list[CandidateAttempt]:
     """Of each rollout, in order. Equal patches of a task are read once."""
     distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
     changes = {(task_id, digest): _changes(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
@@ -186,11 +198,13 @@ def candidates(rollouts: Sequence[Rollout], tasks: Mapping[str, Task], reward: T
     for rollout in rollouts:
         is_empty, compiles = changes[rollout.task_id, rollout.patch.digest]
         is_known = reward.has_own_value(is_empty=is_empty, compiles=compiles)
-        found.append(Candidate(rollout, is_empty, compiles, rollout.well_formed and not rollout.lost and not is_known))
+        found.append(
+            CandidateAttempt(rollout, is_empty, compiles, rollout.well_formed and not rollout.lost and not is_known)
+        )
     return found
 
 
-def attempt_of(candidate: Candidate, evidence: EvidenceSet | None, reward: TrainingReward) -> Attempt:
+def attempt_of(candidate: CandidateAttempt, evidence: EvidenceSet | None, reward: TrainingReward) -> Attempt:
     """The attempt, paid by its evidence. None: it was not executed."""
     rollout = candidate.rollout
     if rollout.lost:
@@ -241,7 +255,7 @@ def gather(
     scorer: Scorer,
     reward: TrainingReward,
     progress: Callable[[str, int, int], None] | None = None,
-    judged_by: Judge = judge,
+    judged_by: AttemptJudge = judge,
 ) -> tuple[list[Attempt], WallSeconds]:
     """Sample attempts of a policy at every task, and execute them.
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from regrade.rewards.evidence import PartialRun, Prediction
 
 
-class Stage(StrEnum):
+class CascadeStage(StrEnum):
     """The stages of a cascade, from the cheapest to the surest."""
 
     STATIC = "static"
@@ -36,13 +36,15 @@ class Ground(StrEnum):
     """A FAIL_TO_PASS test fails, and no test of its file breaks. Breakage elsewhere was not looked for."""
     PREDICTED = "predicted"
     """A reward model is sure of the rest."""
+    EXPECTED = "expected"
+    """A reward model answers for everything: its expected pay is paid."""
 
 
 @dataclass(frozen=True)
 class Stop:
     """What a cascade knew of an attempt when it stopped."""
 
-    stage: Stage
+    stage: CascadeStage
     ground: Ground
     low: float
     """The least that the whole execution could have paid."""
@@ -50,7 +52,9 @@ class Stop:
     """The most."""
     broke: bool
     """Was breakage seen, or the run stopped by the patch?"""
-    seen: PartialRun | None = None
-    """The last partial run."""
+    seen: PartialRun
+    """The last partial run; without outcomes: no test ran."""
     prediction: Prediction | None = None
     """Of the stage `model`."""
+    paid: float | None = None
+    """What the stage `model` pays; None: what was seen is paid."""

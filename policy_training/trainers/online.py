@@ -24,7 +24,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-from regrade.policy_training.environments.attempts import Attempt, Judge, judge
+from regrade.policy_training.environments.attempts import Attempt, AttemptJudge, judge
 from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
@@ -175,7 +175,7 @@ class ExecutedTests:
         cascade: Cascade | None = None,
     ) -> None:
         self.cascade = cascade
-        self._judged_by: Judge = judge if cascade is None else cascade.judge
+        self._judged_by: AttemptJudge = judge if cascade is None else cascade.judge
         self.tasks = {task.id: task for task in tasks}
         self.prompts: dict[str, SingleTurnPrompt] = {}
         self.scorer = scorer
@@ -198,7 +198,9 @@ class ExecutedTests:
             self._verdicts[key] = self._pool.submit(self._judge, rollout)
 
     def _judge(self, rollout: Rollout) -> Attempt:
-        (attempt,) = self._judged_by([rollout], self.tasks, self.scorer, self.reward, None)
+        if self.cascade is not None:
+            return self.cascade.judge_one(rollout, self.tasks, self.scorer, self.reward)
+        (attempt,) = judge([rollout], self.tasks, self.scorer, self.reward)
         return attempt
 
     def close(self) -> None:
@@ -238,7 +240,10 @@ class ExecutedTests:
         if self.trajectories is None:
             return self._judged_by(rollouts, self.tasks, self.scorer, self.reward, None)
         verdicts, self._verdicts = self._verdicts, {}
-        return [replace(verdicts[_identity(rollout)].result(), rollout=rollout) for rollout in rollouts]
+        attempts = [replace(verdicts[_identity(rollout)].result(), rollout=rollout) for rollout in rollouts]
+        if self.cascade is None:
+            return attempts
+        return self.cascade.settle(attempts, self.tasks, self.scorer, self.reward)
 
     def _with_steps(self, rollouts: list[Rollout], values: list[float | None]) -> list[float | None]:
         """The values of whole trajectories: of the outcome, and what the steps cost."""

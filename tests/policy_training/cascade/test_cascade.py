@@ -2,101 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.patches import Patch
-from regrade.datasets.rollouts import Rollout
-from regrade.datasets.tasks import Limits, Task, Tree
-from regrade.datasets.tasks import TestSuite as Suite
+from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.cascade.permission import check_cascade
 from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.attempts import Attempt, judge
-from regrade.policy_training.environments.stops import Ground, Stage
+from regrade.policy_training.environments.stops import CascadeStage, Ground
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.trainers.alarms import StepJudge
+from regrade.policy_training.trainers.settings import StabilitySettings
 from regrade.rewards import Score, default, resolved, reward, tests
 from regrade.rewards.evidence import FailToPassRun
 from regrade.rewards.evidence import TestFileRun as FileRun
 from regrade.rewards.evidence import TestRun as RunOfTests
+from tests.policy_training.cascade.shop import PATCHES, rollouts_of
 
-SHOP = """\
-def total(prices):
-    return sum(prices) + 1
-
-
-def names(prices):
-    return sorted(prices)
-
-
-def receipt(prices):
-    return " ".join(names(prices))
-"""
-OF_TOTAL = """\
-from shop import names, total
-
-
-def test_total():
-    assert total({"a": 1}.values()) == 1
-
-
-def test_names():
-    assert names({"b": 1, "a": 2}) == ["a", "b"]
-"""
-OF_RECEIPT = """\
-from shop import receipt
-
-
-def test_receipt():
-    assert receipt({"b": 1, "a": 2}) == "a b"
-
-
-def test_empty_receipt():
-    assert receipt({}) == ""
-"""
-PATCHES = {
-    "fix": ("sum(prices) + 1", "sum(prices)"),
-    "no fix": ("sum(prices) + 1", "sum(prices) + 2"),
-    "breaks its file": ("sorted(prices)", "sorted(prices)[:1]"),
-    "breaks elsewhere": ('" ".join', '"-".join'),
-    "crashes": ("def total", "import os\nos.kill(os.getpid(), 9)\ndef total"),
-}
 PAYS = DEFAULT_TRAINING_REWARD
 ALL_STOPS = CascadeSettings(charge=1.2, severity=0.0, audit=0.01)
-
-
-def patch_of(name: str) -> Patch:
-    return Patch.between({"shop.py": SHOP}, {"shop.py": SHOP.replace(*PATCHES[name])})
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """One FAIL_TO_PASS test; of three others, one is in its file."""
-    root = tmp_path_factory.mktemp("shop")
-    for name, text in {"shop.py": SHOP, "test_total.py": OF_TOTAL, "test_receipt.py": OF_RECEIPT}.items():
-        (root / name).write_text(text)
-    kept = ("test_total.py::test_names", "test_receipt.py::test_receipt", "test_receipt.py::test_empty_receipt")
-    return Task(
-        id="total", repository="shop", base=Tree(root), instruction="Mend `total`.",
-        fail_to_pass=("test_total.py::test_total",), pass_to_pass=kept, suite=Suite(), limits=Limits(wall_seconds=30),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def shop_scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
-    with Scorer(workers=1, cache=tmp_path_factory.mktemp("shop-evidence")) as scorer:
-        yield scorer
-
-
-def rollouts_of(names: Sequence[str]) -> list[Rollout]:
-    return [
-        Rollout(task_id="total", policy="p", temperature=1.0, sample=number, seed=0, patch=patch_of(name))
-        for number, name in enumerate(names)
-    ]
 
 
 def judged(
@@ -113,7 +42,7 @@ def executed(
 
 
 def test_partial_runs_hold_what_ran_and_what_could_have(task: Task, shop_scorer: Scorer) -> None:
-    (evidence,) = shop_scorer.gather([(task, patch_of("breaks its file"))], {FailToPassRun, FileRun})
+    (evidence,) = shop_scorer.gather([(task, rollouts_of(["breaks its file"])[0].patch)], {FailToPassRun, FileRun})
     alone, of_file = evidence.records[FailToPassRun], evidence.records[FileRun]
     assert set(alone.outcomes) == set(task.fail_to_pass) == set(alone.failing(task.tests))
     assert set(alone.unrun) == set(task.pass_to_pass)
@@ -128,19 +57,22 @@ def test_each_stage_stops_what_it_decides_and_a_fix_is_executed(task: Task, shop
     grounds = {name: attempt.stop and (attempt.stop.stage, attempt.stop.ground) for name, attempt in found.items()}
     assert grounds == {
         "fix": None,
-        "no fix": (Stage.FILE, Ground.NOTHING_BROKEN),
-        "breaks its file": (Stage.FILE, Ground.SEVERITY),
-        "breaks elsewhere": (Stage.FILE, Ground.NOTHING_BROKEN),
-        "crashes": (Stage.FILE, Ground.SEVERITY),
+        "no fix": (CascadeStage.FILE, Ground.NOTHING_BROKEN),
+        "breaks its file": (CascadeStage.FILE, Ground.SEVERITY),
+        "breaks elsewhere": (CascadeStage.FILE, Ground.NOTHING_BROKEN),
+        "crashes": (CascadeStage.FILE, Ground.SEVERITY),
     }
-    assert found["fix"] == known["fix"] and found["fix"].verified and found["fix"].stage is Stage.FULL
+    assert found["fix"] == known["fix"]
+    assert found["fix"].verified
     assert found["no fix"].reward == known["no fix"].reward == 0.0
-    assert found["breaks its file"].broke and not found["breaks its file"].verified
+    assert found["breaks its file"].broke
+    assert not found["breaks its file"].verified
     # It broke one of three, and one more that was not run: charged is what was seen.
     assert found["breaks its file"].reward == pytest.approx(-1.2 * (0.5 + 0.5 / 3))
     assert known["breaks its file"].reward == pytest.approx(-1.2 * (0.5 + 0.5 * 2 / 3))
     stop = found["breaks its file"].stop
-    assert stop is not None and (stop.low, stop.high) == pytest.approx((-1.2, -1.2 * (0.5 + 0.5 / 3)))
+    assert stop is not None
+    assert (stop.low, stop.high) == pytest.approx((-1.2, -1.2 * (0.5 + 0.5 / 3)))
     assert found["breaks elsewhere"].reward == 0.0 > (known["breaks elsewhere"].reward or 0.0)
 
 
@@ -161,7 +93,7 @@ def test_without_a_charge_no_stop_changes_what_is_paid(task: Task, shop_scorer: 
         name: attempt.reward for name, attempt in known.items()
     }
     stages = {attempt.stage for name, attempt in found.items() if name != "fix"}
-    assert stages == {Stage.FAIL_TO_PASS}
+    assert stages == {CascadeStage.FAIL_TO_PASS}
     numbers = Cascade(CascadeSettings(audit=0)).take_numbers()
     assert numbers["cascade/audits"] == 0
 
@@ -190,9 +122,13 @@ def test_audits_pay_by_execution_and_end_a_cascade_that_is_wrong(task: Task, sho
     assert (numbers["cascade/audits"], numbers["cascade/wrong"], numbers["cascade/fell_back"]) == (4, 0.75, 0)
     judged(cascade, task, shop_scorer, names=["breaks elsewhere", "breaks its file"])
     assert cascade.fell_back
+    alarm = StepJudge(StabilitySettings()).judge(cascade.take_numbers())
+    assert alarm is not None
+    assert (alarm.kind, alarm.reaction) == ("cascade", "skip")
     again = Cascade(ALL_STOPS)
     again.load_state_dict(cascade.state_dict())
-    assert again.fell_back and again.take_numbers()["cascade/audits"] == 6
+    assert again.fell_back
+    assert again.take_numbers()["cascade/audits"] == 6
     assert judged(again, task, shop_scorer, names=["no fix"])["no fix"].stop is None
 
 
