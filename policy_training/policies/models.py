@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -206,7 +207,11 @@ def _embedded_folder() -> Path:
         )
     folder = default_cache() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
     if not folder.is_dir():
-        _convert(weights, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two commands started at once would remove each other's drafts
+            if not folder.is_dir():
+                _convert(weights, folder)
     return folder
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,3 +52,16 @@ def test_it_samples_as_it_generates_and_knows_code_from_noise(embedded: Language
     (right,) = demonstrations([make_task("second")])
     noise = Transcript.of_answer(right.prompt, "zq vx 7 #@ wolf")
     assert answer_quality(embedded, [right]).log_likelihood > answer_quality(embedded, [noise]).log_likelihood
+
+
+def test_two_commands_that_start_at_once_on_a_fresh_machine_both_load_it(tmp_path: Path) -> None:
+    program = "from regrade.policy_training.policies.models import load_model; load_model(device='cpu')"
+    environment = {**os.environ, "REGRADE_CACHE": str(tmp_path / "cache")}
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    (folder,) = [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
+    assert (folder / "model.safetensors").is_file()
