@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,9 +70,10 @@ def check_cascade(settings: CascadeSettings, reward: TrainingReward, tasks: Sequ
     """Raises UserError if the cascade could never stop an attempt, a part of the tests bounds no pay, or the folder of
     its model holds none that runs here."""
     check_monotone(reward.reward)
-    task = next((each for each in tasks if each.fail_to_pass and len(each.pass_to_pass) > 1), None)
-    if task is None:
+    suitable = [task for task in tasks if task.fail_to_pass and len(task.pass_to_pass) > 1]
+    if not suitable:
         raise UserError("cascade: no task has FAIL_TO_PASS and two PASS_TO_PASS tests, so nothing can be spared")
+    task = max(suitable, key=lambda each: len(each.pass_to_pass))  # leaves the most open after one broken test
     kinds: set[type] = set() if settings.model is None else {prediction_of(settings.model)}
     (static,) = scorer.gather([(task, Patch(""))], (needs_of(reward) - EXECUTED) | kinds)
     stops = possible_stops(reward, task, static)
@@ -90,7 +92,7 @@ def check_cascade(settings: CascadeSettings, reward: TrainingReward, tasks: Sequ
             "declare `severity`, the share of tests that a stopped attempt is charged to break"
         )
     advice = [
-        f"charge = {pays.width:.3g} to stop attempts that {what}"
+        f"charge = {math.ceil(1000 * pays.width - 1e-6) / 1000:g} to stop attempts that {what}"
         for pays, what in (
             (broke, "broke something, and declare `severity`"),
             (unbroken, "broke nothing in the files of their FAIL_TO_PASS tests"),
