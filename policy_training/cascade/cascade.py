@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.scoring.probes import EXECUTED, VERIFICATIONS
+from regrade.evaluators.scoring.probes import EXECUTED
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.digests import key_of
 from regrade.policy_training.cascade.audits import StopAudit, StopAudits
@@ -29,13 +30,12 @@ from regrade.policy_training.cascade.outlook import expected_pay, supposed_pay, 
 from regrade.policy_training.cascade.pay_bounds import (
     ROUNDING,
     charged_run,
-    completed,
     other_executions,
     pay_of,
     pay_range,
 )
 from regrade.policy_training.cascade.settings import CascadeSettings, ModelAnswers
-from regrade.policy_training.cascade.spared import JobRecord, numbers_of
+from regrade.policy_training.cascade.spared import JobRecord, can_pay_off, numbers_of
 from regrade.policy_training.environments.attempts import (
     Attempt,
     CandidateAttempt,
@@ -47,7 +47,6 @@ from regrade.policy_training.environments.attempts import (
 from regrade.policy_training.environments.stops import CascadeStage, Ground, Stop
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.evidence import (
-    BuildRun,
     End,
     EvidenceSet,
     FailToPassRun,
@@ -56,7 +55,6 @@ from regrade.rewards.evidence import (
     Prediction,
     TestFileRun,
     TestOutcome,
-    TestRun,
     TestStatus,
 )
 from regrade.rewards.reward_model_folders import prediction_of
@@ -89,7 +87,7 @@ class _StagedJob:
 
     @property
     def is_open(self) -> bool:
-        return self.stop is None and self.evidence is None
+        return self.stop is None
 
     @cached_property
     def nothing_ran(self) -> PartialRun:
@@ -100,6 +98,13 @@ class _StagedJob:
             selected = None
         unrun = tuple(test for test in self.task.pass_to_pass if selected is None or test in selected)
         return PartialRun(outcomes={}, unrun=unrun)
+
+    def split_at(self, stage: CascadeStage) -> tuple[list[str], list[str]]:
+        """The tests that this stage runs, and the others that the change can reach."""
+        files = set(map(file_of, self.task.fail_to_pass)) if stage is CascadeStage.FILE else set()
+        unrun = self.nothing_ran.unrun
+        own = [*self.task.fail_to_pass, *(test for test in unrun if file_of(test) in files)]
+        return own, [test for test in unrun if file_of(test) not in files]
 
 
 class Cascade:
@@ -222,7 +227,7 @@ class Cascade:
                 seen = as_failure(job.task, evidence).records.get(kind)
                 if isinstance(seen, PartialRun):  # else the infrastructure failed: the execution tries again
                     job.seen[stage] = seen
-                    self._decide(stage, job, seen, reward)
+                    job.stop = self._stop(stage, job, seen, reward)
         if self._asks == "rest":
             self._ask([job for job in jobs if CascadeStage.FILE in job.seen], scorer, reward)
         for job in jobs:
@@ -239,25 +244,19 @@ class Cascade:
                 self._stop_if_exact(CascadeStage.STATIC, job, job.nothing_ran, reward)
 
     def _is_worthwhile(self, stage: CascadeStage, job: _StagedJob, reward: TrainingReward) -> bool:
-        """Can any result of this stage stop the attempt?"""
+        """Can a result of this stage stop the attempt, and does that spare more than the stage costs?"""
         task = job.task
         if not task.fail_to_pass or any(not seen.failing(task.fail_to_pass) for seen in job.seen.values()):
             return False  # nothing to look at first; or its FAIL_TO_PASS tests pass, so that all the others count
+        if not can_pay_off(task, *job.split_at(stage)):
+            return False
         failed = dict.fromkeys(task.fail_to_pass, TestOutcome(TestStatus.FAILED))
-        results = [PartialRun(outcomes=failed, unrun=task.pass_to_pass)]
-        if stage is CascadeStage.FILE and task.pass_to_pass:
-            first, *others = task.pass_to_pass
+        results = [PartialRun(outcomes=failed, unrun=job.nothing_ran.unrun)]
+        if stage is CascadeStage.FILE:
+            first, *others = job.nothing_ran.unrun
             broken = {**failed, first: TestOutcome(TestStatus.FAILED)}
             results.append(PartialRun(outcomes=broken, unrun=tuple(others)))
         return any(self._stop(stage, job, each, reward) is not None for each in results)
-
-    def _decide(self, stage: CascadeStage, job: _StagedJob, seen: PartialRun, reward: TrainingReward) -> None:
-        needs_more = bool(job.task.unnamed) or not reward.reward.needs.isdisjoint({BuildRun, *VERIFICATIONS})
-        if not seen.unrun and not needs_more:  # nothing is left to run, so this is the whole run
-            run = completed(job.task, seen, TestStatus.PASSED)
-            job.evidence = replace(job.static, records={**job.static.records, TestRun: run})
-        else:
-            job.stop = self._stop(stage, job, seen, reward)
 
     def _stop(self, stage: CascadeStage, job: _StagedJob, seen: PartialRun, reward: TrainingReward) -> Stop | None:
         """The stop of a stage with this result; None: the attempt goes on."""
@@ -336,7 +335,7 @@ class Cascade:
         if progress is not None:
             progress(done, total)
         for reachable in (True, False):
-            chosen = [job for job in jobs if job.audited is not reachable and job.evidence is None]
+            chosen = [job for job in jobs if job.audited is not reachable]
             if not chosen:
                 continue
 

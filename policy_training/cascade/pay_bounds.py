@@ -149,7 +149,7 @@ def completed(
         pass_to_pass=task.pass_to_pass,
         end=end or seen.end,
         detail=seen.detail,
-        scope="full" if all(test in seen.outcomes for test in task.tests) else "reachable",
+        scope="reachable",
         seconds=seen.seconds,
         unnamed=task.unnamed,
     )

@@ -31,11 +31,6 @@ class JobRecord:
             return None if self.stop is None else self.stop.stage
         return CascadeStage.FULL if self.run.scope == "full" else CascadeStage.IMPACTED
 
-    @property
-    def is_whole(self) -> bool:
-        """Had the last partial run nothing left to run, so that it was the execution?"""
-        return bool(self.seen) and self.stop is None and not self.seen[-1].unrun
-
 
 def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
     """Of the distinct patches of a batch: the share that each stage answered, and what ran and what was spared.
@@ -48,7 +43,7 @@ def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
         return {}
     stages = Counter(record.stage for record in records if record.stage is not None)
     stopped = [record for record in records if record.run is None and record.stop is not None]
-    executed = [record for record in records if record.run is not None and not record.is_whole]
+    executed = [record for record in records if record.run is not None]
     spared = sum(len(_unrun(record)) for record in stopped)
     wasted = sum(map(_wasted, executed))
     return {
@@ -65,7 +60,7 @@ def numbers_of(records: Sequence[JobRecord]) -> dict[str, float]:
 
 def _tests_run(record: JobRecord) -> int:
     partly = sum(len(seen.outcomes) for seen in record.seen)
-    return partly if record.run is None or record.is_whole else partly + len(reached(record.run))
+    return partly if record.run is None else partly + len(reached(record.run))
 
 
 def _wasted(record: JobRecord) -> int:
@@ -87,7 +82,7 @@ def _seconds_seen(record: JobRecord) -> float:
 
 
 def _seconds_run(record: JobRecord) -> float:
-    return _seconds_seen(record) + (0.0 if record.run is None or record.is_whole else record.run.seconds)
+    return _seconds_seen(record) + (0.0 if record.run is None else record.run.seconds)
 
 
 def _seconds_spared(record: JobRecord) -> float:
@@ -100,6 +95,18 @@ def _unrun(record: JobRecord) -> list[str]:
         return []
     seen = record.stop.seen
     return [*(test for test in record.task.fail_to_pass if test not in seen.outcomes), *seen.unrun]
+
+
+def can_pay_off(task: Task, own: Sequence[str], beyond: Sequence[str]) -> bool:
+    """Can a stage that runs the tests `own` spare more than it costs an attempt that it does not stop?
+
+    The tests beyond it must take longer at the base than its own ones and a run without any test. Without measured
+    times, they must be as many as its own. Both are facts of the task, so that a run repeats.
+    """
+    times = task.suite.seconds
+    if times is None:
+        return len(beyond) >= max(1, len(own))
+    return seconds_at_base(task, beyond) > seconds_at_base(task, own) + times.get("", 0.0)
 
 
 def seconds_at_base(task: Task, tests: Iterable[str]) -> float:

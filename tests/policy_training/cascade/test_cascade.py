@@ -132,6 +132,15 @@ def test_audits_pay_by_execution_and_end_a_cascade_that_is_wrong(task: Task, sho
     assert judged(again, task, shop_scorer, names=["no fix"])["no fix"].stop is None
 
 
+def test_a_stage_that_costs_more_than_it_can_spare_is_left_out(task: Task, shop_scorer: Scorer) -> None:
+    """By the times of the test files at the base; "" is a run without a test."""
+    times = {"": 0.2, "test_total.py": 0.1, "test_receipt.py": 0.25}
+    slow = replace(task, suite=replace(task.suite, seconds=times))
+    assert judged(Cascade(ALL_STOPS), slow, shop_scorer, names=["no fix"])["no fix"].stop is None
+    slower = replace(task, suite=replace(task.suite, seconds={**times, "test_receipt.py": 0.35}))
+    assert judged(Cascade(ALL_STOPS), slower, shop_scorer, names=["no fix"])["no fix"].stop is not None
+
+
 @reward
 def pays_for_breakage(run: RunOfTests) -> Score:
     return Score(1.0 if run.broken else 0.0)

@@ -37,8 +37,9 @@ def test_a_training_logs_its_cascade_and_stores_what_was_executed(
     train(plan, tasks, scorer, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "training" / "grpo.jsonl").read_text().splitlines()]
     (row,) = [row for row in rows if row.get("step") == 1 and "cascade/tests_run" in row]
-    # All tests are in the file of the FAIL_TO_PASS tests, so that this stage is the whole run.
-    assert row["cascade/tests_run"] > 0 == row["cascade/suites_run"] == row["cascade/suites_spared"]
+    # All tests are in the file of the FAIL_TO_PASS tests, so that no stage comes before the whole run.
+    assert row["cascade/suites_run"] > 0 == row["cascade/suites_spared"] == row["cascade/tests_spared"]
+    assert row["cascade/tests_run"] == 4 * row["cascade/suites_run"]
     stored = [json.loads(line) for line in (tmp_path / "run" / "attempts" / "grpo.jsonl").read_text().splitlines()]
     assert {attempt["task_id"] for attempt in stored} <= {"second", "add"}
     assert any(attempt["fixes"] is not None for attempt in stored)
