@@ -20,8 +20,9 @@ from regrade.datasets.visible_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
+    from regrade.evaluators.evaluation.sweeps import Stage
     from regrade.evaluators.execution.activity import Activity
 
 PIPED_WIDTH = 240
@@ -171,6 +172,60 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
         with _log_lines() as report_lines:
             yield report_lines
         return
+    with _bars(console) as bars:
+        started: dict[str, TaskID] = {}
+
+        def report(description: str, done: int, total: int) -> None:
+            if description not in started:
+                for task in bars.tasks:
+                    if task.total is None:  # work without an end is over when other work begins
+                        bars.update(task.id, visible=False)
+                started[description] = bars.add_task(description, total=None)
+            bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
+
+        yield report
+
+
+@contextmanager
+def stages() -> Iterator[Stage]:
+    """A display for the stages of long work, of which several may be open at a time: a bar for each, or lines if stderr
+    is not a terminal. At the end of a stage, a line gives its wall time."""
+    console = stderr()
+    if not console.is_terminal:
+        yield _logged_stage
+        return
+    with _bars(console) as bars:
+
+        @contextmanager
+        def stage(title: str) -> Iterator[Callable[[int, int], None]]:
+            with _timed(title, console):
+                bar = bars.add_task(title, total=None)
+                try:
+                    yield lambda done, total: bars.update(bar, completed=done, total=total or None)
+                finally:
+                    bars.remove_task(bar)
+
+        yield stage
+
+
+@contextmanager
+def _logged_stage(title: str) -> Iterator[Callable[[int, int], None]]:
+    console = stderr()
+    console.print(f"{title} ...", markup=False)
+    with _timed(title, console), progress(title) as report:
+        yield report
+
+
+@contextmanager
+def _timed(title: str, console: Console) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    console.print(f"{title}: {time.monotonic() - began:.0f} s", markup=False)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    """Bars on a terminal, and below them what the workers run."""
     from rich import progress as rich
     from rich.console import RenderableType
     from rich.text import Text
@@ -180,8 +235,6 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
     lines = listener()
 
     class Display(rich.Progress):
-        """The bars, and below them what the workers run."""
-
         def get_renderables(self) -> Iterable[RenderableType]:
             yield from super().get_renderables()
             if isinstance(lines, ActivityLines):
@@ -190,20 +243,13 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
     with Display(*columns, *times, console=console, transient=True) as bars:
-        started: dict[str, TaskID] = {}
-
-        def report(description: str, done: int, total: int) -> None:
-            if description not in started:
-                started[description] = bars.add_task(description, total=None)
-            bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
-
-        yield report
+        yield bars
 
 
 @contextmanager
 def _log_lines() -> Iterator[Callable[[str, int, int], None]]:
     """Progress for a log: a line per tenth of long work, and the current state after each interval without a line."""
-    tenths: dict[str, int] = {}
+    tenths: dict[tuple[str, int], int] = {}  # by description and total: a second part may have its name
     latest = ["", ""]  # description and line
     unfinished: set[str] = set()  # descriptions with a line: each gets a last line too, or the log would seem to stop
     lock = threading.Lock()
@@ -220,10 +266,10 @@ def _log_lines() -> Iterator[Callable[[str, int, int], None]]:
         tenth = 10 * done // max(total, 1)
         with lock:
             latest[:] = description, f"{description}: {done}/{total}" if total else f"{description} ..."
-            is_tenth = tenth > tenths.get(description, 0) and total >= MIN_TOTAL_FOR_TENTHS
+            is_tenth = tenth > tenths.get((description, total), 0) and total >= MIN_TOTAL_FOR_TENTHS
             is_end = 0 < total <= done and description in unfinished
             if is_tenth:
-                tenths[description] = tenth
+                tenths[description, total] = tenth
             if is_tenth or is_end:
                 print_latest()
             if is_end:

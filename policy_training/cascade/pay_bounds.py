@@ -20,6 +20,7 @@ from regrade.rewards.algebra import Reward
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.conformance import Violation, examine_reward
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import (
     BuildRun,
     DefaultVerification,
@@ -104,7 +105,9 @@ def pay_of(
     """What an attempt with this completed run is paid; None: it is unscored."""
     evidence = EvidenceSet({**static.records, **executed, TestRun: run}, static.infrastructure, static.assurance)
     integrity = static.records.get(Integrity)
-    breakdown = reward.reward.evaluate(evidence)
+    rollout = candidate.rollout
+    with errors_of_attempt(described_attempt(rollout.policy, rollout.task_id, rollout.temperature, rollout.sample)):
+        breakdown = reward.reward.evaluate(evidence)
     value, cause = reward.payment(
         breakdown,
         run,
