@@ -1,13 +1,13 @@
 """Recipes of training as TOML files: read strictly, before any model is loaded.
 
 A key is a field of a dataclass here, and a table a field that is one itself: `[settings]` of the algorithm, `[agent]`,
-`[step_rewards]`, `[stability]`. What a table leaves out keeps its default. docs/recipes.md lists all keys.
+`[step_rewards]`, `[cascade]`, `[stability]`. What a table leaves out keeps its default. docs/recipes.md lists all keys.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +20,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.input_files import read_input
 from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import shown
+from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.policies.models import EMBEDDED
@@ -106,7 +107,16 @@ class TrainingRecipe:
     step_rewards: StepRewards | None = None
     """What an agent's steps cost, and shaping, for grpo, rloo, reinforce and ppo. Default: the outcome alone."""
 
+    cascade: CascadeSettings | None = None
+    """Judge attempts in stages, and run no further than their pay needs; not for sft and reward-model. Default: all
+    tests that a change can reach are run."""
+
     def __post_init__(self) -> None:
+        if self.cascade is not None and self.algorithm in ("sft", "reward-model"):
+            raise UserError(
+                "TrainingRecipe: cascade is for policies that learn from their own attempts, not for "
+                f"{self.algorithm}; leave it out"
+            )
         if self.algorithm == "sft" and self.reward is not None:
             raise UserError(f"TrainingRecipe: reward is {self.reward!r}, but sft executes nothing; leave it out")
         if self.demonstrations is not None and self.algorithm != "sft":
@@ -171,7 +181,14 @@ def _with_paths(recipe: TrainingRecipe, folder: Path) -> TrainingRecipe:
         probe=None if recipe.probe is None else found(recipe.probe),
         demonstrations=None if demonstrations is None else Path(found(str(demonstrations))),
         reward=reward,
+        cascade=_with_model_path(recipe.cascade, found),
     )
+
+
+def _with_model_path(cascade: CascadeSettings | None, found: Callable[[str], str]) -> CascadeSettings | None:
+    if cascade is None or cascade.model is None:
+        return cascade
+    return replace(cascade, model=Path(found(str(cascade.model))))
 
 
 class _TableReader:

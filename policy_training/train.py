@@ -18,9 +18,12 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.labelled_attempts import distinct
 from regrade.evaluators.storage.run import Run
+from regrade.policy_training.cascade.cascade import Cascade, cascade_of
+from regrade.policy_training.cascade.permission import check_cascade
+from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
-from regrade.policy_training.environments.attempts import Attempt, gather, write_attempts
+from regrade.policy_training.environments.attempts import Attempt, append_attempts, gather, write_attempts
 from regrade.policy_training.environments.demonstration_files import (
     DemonstrationFile,
     read_transcripts,
@@ -101,6 +104,9 @@ class TrainingPlan:
     step_rewards: StepRewards | None = None
     """What an agent's steps cost, and shaping, for `grpo`, `rloo`, `reinforce` and `ppo`. Default: None: the
     outcome alone."""
+    cascade: CascadeSettings | None = None
+    """Judges attempts in stages, and runs no further than their pay needs, for all algorithms that learn from their own
+    attempts. Default: None: all tests that a change can reach are run."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -142,6 +148,7 @@ class TrainingPlan:
             agent=agent if agent.limits.turns > 1 else None,
             demonstrations=recipe.demonstrations,
             step_rewards=recipe.step_rewards,
+            cascade=recipe.cascade,
             save_every=recipe.save_every,
             lora_rank=recipe.lora_rank,
             gradient_checkpointing=recipe.gradient_checkpointing,
@@ -241,6 +248,8 @@ def _train(
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
         check_teaches(plan.reward)
+    if plan.cascade is not None:
+        check_cascade(plan.cascade, plan.reward, tasks, scorer)
     if not is_main():
         return _take_part(plan, lessons, tasks, scorer, out)
     run = Run(out)
@@ -270,6 +279,8 @@ def _check(plan: TrainingPlan, tasks: Sequence[Task]) -> None:
         raise UserError(
             f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
         )
+    if plan.cascade is not None and isinstance(plan.settings, SFTSettings | RewardModelSettings):
+        raise UserError(f"{plan.algorithm} pays no attempts of its own policy: leave out cascade")
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards, len(tasks))
     else:
@@ -371,6 +382,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "demonstrations_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
+        **({} if plan.cascade is None else {"cascade": plan.cascade.to_json()}),
         "save_every": plan.save_every,
         "stability": None if plan.stability is None else asdict(plan.stability),
         "probe_tasks": [task.id for task in plan.probe_tasks],
@@ -456,6 +468,7 @@ class _OnlineArguments(_TrainerArguments):
     reward: TrainingReward
     agent: AgentFormat | None
     step_rewards: StepRewards | None
+    cascade: Cascade | None
     keep: KeepAttempts
 
 
@@ -479,19 +492,21 @@ def _run_trainer(
         "resume": plan.resume,
         "track": plan.track,
     }
-    keep = partial(write_samples, run.samples) if is_main() else _keep_nothing
+    keep = partial(_keep, run, plan) if is_main() else _keep_nothing
+    cascade = None if plan.cascade is None else cascade_of(plan.cascade, plan.seed)
     online: _OnlineArguments = {
         **of_all,
         "reward": plan.reward,
         "agent": plan.agent,
         "step_rewards": plan.step_rewards,
+        "cascade": cascade,
         "keep": keep,
     }
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(model, examples, settings, **of_all)
         case ExpertIterationSettings() as settings:
-            loop = ExpertIteration([], settings, agent=plan.agent)
+            loop = ExpertIteration([], settings, agent=plan.agent, cascade=cascade)
 
             def keep_once(attempts: list[Attempt]) -> None:
                 run.rewind_samples(-1)  # a process that was killed at once after it has left the same
@@ -507,6 +522,13 @@ def _run_trainer(
             train_ppo(model, tasks, scorer, settings, **online)
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log, progress)
+
+
+def _keep(run: Run, plan: TrainingPlan, step: int, attempts: Sequence[Attempt]) -> None:
+    """Samples for the page of the training; with a cascade, all executed attempts, from which a reward model learns."""
+    write_samples(run.samples, step, attempts)
+    if plan.cascade is not None:
+        append_attempts(run.folder / "attempts" / f"{plan.algorithm}.jsonl", attempts)
 
 
 def _keep_nothing(*_: Any) -> None:

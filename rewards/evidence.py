@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -213,6 +213,39 @@ class TestRun:
     def resolved(self) -> bool:
         """Do all FAIL_TO_PASS tests pass, with no PASS_TO_PASS test broken? False without any test."""
         return bool(self.outcomes) and len(self.fixed) == len(self.fail_to_pass) and not self.broken
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialRun:
+    """Some of the task's tests, run on the patched tree: what a cascade knows before the whole run. Never a verdict."""
+
+    outcomes: Mapping[str, TestOutcome]
+    """The FAIL_TO_PASS and PASS_TO_PASS tests that ran -> their outcomes."""
+    unrun: tuple[str, ...] = ()
+    """The PASS_TO_PASS tests that the change may reach and that did not run. All others that `outcomes` lacks cannot be
+    reached."""
+    end: End = End.COMPLETED
+    """How the run ended."""
+    detail: str = ""
+    """The reason for an early end."""
+    seconds: float = 0.0
+    """Wall time of the run, in seconds."""
+
+    def failing(self, tests: Iterable[str]) -> tuple[str, ...]:
+        """Those of `tests` that ran and have not passed."""
+        return tuple(test for test in tests if test in self.outcomes and self.outcomes[test].status not in GOOD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailToPassRun(PartialRun):
+    """The FAIL_TO_PASS tests alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestFileRun(PartialRun):
+    """The FAIL_TO_PASS tests, and of their files all tests that the change can reach."""
+
+    __test__ = False
 
 
 @dataclass(frozen=True)
@@ -556,6 +589,8 @@ class Prediction:
 
 Evidence = (
     TestRun
+    | FailToPassRun
+    | TestFileRun
     | BuildRun
     | LintDelta
     | ComplexityDelta

@@ -36,7 +36,7 @@ from regrade.evaluators.execution.records import (
 from regrade.evaluators.execution.selection import selected_tests, with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
-from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
+from regrade.rewards.evidence import End, PartialRun, TestFileRun, TestOutcome, TestRun, TestStatus
 
 logger = logging.getLogger(__name__)
 LONGEST_DETAIL = 500
@@ -191,6 +191,51 @@ def _run_everything(
     outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
     confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
     return SuiteExecution(confirmed, cpu + reply.cpu_seconds)
+
+
+def run_partially(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    kind: type[PartialRun],
+    preparation: Preparation = UNPREPARED,
+    *,
+    cold: bool = False,
+) -> tuple[PartialRun, float]:
+    """Run the FAIL_TO_PASS tests, for `TestFileRun` also those tests of their files that the change can reach.
+
+    Returns:
+        the outcomes, by the same rules as those of `run_tests`, and the CPU time in seconds.
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
+    selected = selected_tests(task, workspace)
+    reachable = frozenset(task.tests) if selected is None else selected
+    chosen = frozenset(task.fail_to_pass)
+    if kind is TestFileRun:
+        files = {file_of(test) for test in task.fail_to_pass}
+        chosen |= {test for test in reachable if file_of(test) in files}
+    unrun = tuple(test for test in task.pass_to_pass if test in reachable and test not in chosen)
+    if not chosen:
+        return kind(outcomes={}, unrun=unrun), 0.0
+    scope = "the FAIL_TO_PASS tests, and those of their files" if kind is TestFileRun else "the FAIL_TO_PASS tests"
+    reply = _run(worker, task, workspace, chosen, preparation, scope=scope, cold=cold)
+    cpu_seconds = reply.cpu_seconds
+    if not stopped_tests(reply) <= chosen:  # as in `_run_tests`
+        reply = _run(worker, task, workspace, chosen, preparation, scope=f"{scope}, again", cold=cold)
+        cpu_seconds += reply.cpu_seconds
+    execution = SuiteExecution(_evidence(task, reply, chosen, "partial"), cpu_seconds)
+    execution = _without_unjudged(worker, task, workspace, execution, cold=cold)
+    run = execution.run
+    partial = kind(
+        outcomes={test: outcome for test, outcome in run.outcomes.items() if test in chosen},
+        unrun=unrun,
+        end=run.end,
+        detail=run.detail,
+        seconds=run.seconds,
+    )
+    return partial, execution.cpu_seconds
 
 
 def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExecution:

@@ -11,7 +11,15 @@ from dataclasses import replace
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.run_tests import not_applied
 from regrade.rewards.assurance_level import AssuranceLevel
-from regrade.rewards.evidence import BuildRun, DefaultVerification, End, EvidenceSet, TestRun, Verification
+from regrade.rewards.evidence import (
+    BuildRun,
+    DefaultVerification,
+    End,
+    EvidenceSet,
+    PartialRun,
+    TestRun,
+    Verification,
+)
 
 UNTESTABLE = "the patch can't be tested here: "
 """Beginning of the reason why its evidence is missing."""
@@ -27,12 +35,19 @@ def as_failure(task: Task, evidence: EvidenceSet) -> EvidenceSet:
     return replace(evidence, records={**evidence.records, **failures}, infrastructure=others)
 
 
-def failure(kind: type, task: Task, detail: str) -> TestRun | BuildRun | Verification:
+def failure(kind: type, task: Task, detail: str) -> TestRun | PartialRun | BuildRun | Verification:
     """The evidence of a patch with which nothing runs to its end."""
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
+    if issubclass(kind, PartialRun):
+        return nothing_ran(kind, task, End.CRASHED, detail)
     if kind is BuildRun:
         return BuildRun(False, 0, detail)
     return (DefaultVerification if kind is DefaultVerification else Verification)(
         level=AssuranceLevel.IN_PROCESS, reachable="", why=detail
     )
+
+
+def nothing_ran(kind: type[PartialRun], task: Task, end: End, detail: str) -> PartialRun:
+    """The partial run of a patch with which no test runs: all are missing, as in the whole run."""
+    return kind(outcomes=not_applied(task, detail).outcomes, end=end, detail=detail)

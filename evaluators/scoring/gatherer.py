@@ -13,24 +13,30 @@ from regrade.datasets.tasks import Task
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.execution.builds import Builder
 from regrade.evaluators.execution.native_code import StaleExtensionError
-from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
-from regrade.evaluators.execution.untestable import UNTESTABLE, failure
+from regrade.evaluators.execution.run_tests import not_applied, run_partially, run_tests, run_tests_cold
+from regrade.evaluators.execution.untestable import UNTESTABLE, failure, nothing_ran
 from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob
 from regrade.evaluators.scoring.own_probes import OwnProbe, passed_evidence
-from regrade.evaluators.scoring.probes import EXECUTED, STATIC, VERIFICATIONS, StaticProbe
+from regrade.evaluators.scoring.probes import (
+    EXECUTED,
+    PARTIAL_RUNS,
+    STATIC,
+    VERIFICATIONS,
+    StaticProbe,
+)
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.digests import key_of
 from regrade.rewards.assurance_level import AssuranceLevel
-from regrade.rewards.evidence import BuildRun, DefaultVerification, TestRun, Verification
+from regrade.rewards.evidence import BuildRun, DefaultVerification, End, PartialRun, TestRun, Verification
 
 logger = logging.getLogger(__name__)
-Executed = TestRun | BuildRun | Verification
+Executed = TestRun | PartialRun | BuildRun | Verification
 
 BACK_OFF = (0.5, 2.0, 8.0)
 """Seconds before each retry after a failure of the infrastructure, or after the death of a sandbox.
@@ -137,6 +143,8 @@ class Gatherer:
     def _execution(self, kind: type, job: DistinctJob, workspace: Workspace, reachable: bool) -> Callable[[], Executed]:
         if kind is TestRun:
             return lambda: self._tests(job, workspace, reachable)
+        if kind in PARTIAL_RUNS:
+            return lambda: self._partial(kind, job, workspace)
         if kind is Verification:
             return lambda: self._verifier.verify(job, workspace)
         if kind is DefaultVerification:
@@ -191,6 +199,12 @@ class Gatherer:
             self._tally.add(audited=1, caught=done.audit.caught, missed=missed)
         return done.run
 
+    def _partial(self, kind: type[PartialRun], job: DistinctJob, workspace: Workspace) -> PartialRun:
+        worker, preparation = self._worker_pool.worker(job.task), self._worker_pool.preparation(job.task)
+        run, cpu_seconds = run_partially(worker, job.task, workspace, kind, preparation, cold=self._cold)
+        self._tally.add(executions=1, cpu_seconds=cpu_seconds)
+        return run
+
     def _build(self, job: DistinctJob, workspace: Workspace) -> BuildRun:
         task = job.task
         worker, preparation = self._worker_pool.worker(task), self._worker_pool.preparation(task)
@@ -205,6 +219,8 @@ def _unapplied_evidence(kind: type, task: Task, reason: str) -> Executed:
 
     if kind is TestRun:
         return not_applied(task, reason)
+    if kind in PARTIAL_RUNS:
+        return nothing_ran(kind, task, End.NOT_APPLIED, reason)
     return (
         BuildRun(False, 0, reason)
         if kind is BuildRun

@@ -12,7 +12,7 @@ from regrade.evaluators.execution.environments import installed_packages, runner
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.jobs import DistinctJob, Job
-from regrade.evaluators.scoring.probes import ON_REFERENCE, StaticProbe
+from regrade.evaluators.scoring.probes import ON_REFERENCE, PARTIAL_RUNS, StaticProbe
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.storage.evidence_store import EvidenceStore
@@ -121,6 +121,8 @@ class Planner:
 
     def _evidence_key(self, task: Task, task_key: str, patch: Patch, kind: type, reachable: bool) -> bytes:
         scope = ("cold" if self._cold else "reachable" if reachable else "full") if kind is TestRun else ""
+        if self._cold and kind in PARTIAL_RUNS:
+            scope = "cold"
         sandbox = "" if kind in self._probes else self._sandbox
         probe = getattr(self._probes.get(kind), "identity", "")
         name = f"{kind.__module__}.{kind.__qualname__}"

@@ -14,11 +14,13 @@ from regrade.rewards.evidence import (
     ComplexityDelta,
     DefaultVerification,
     Diff,
+    FailToPassRun,
     Impact,
     Integrity,
     LintDelta,
     PatchText,
     ReadabilityDelta,
+    TestFileRun,
     TestRun,
     Verification,
 )
@@ -62,7 +64,8 @@ def _of(module: str) -> StaticProbe:
 
 STATIC: Mapping[type, StaticProbe] = MappingProxyType({kind: _of(module) for kind, module in _MODULES.items()})
 VERIFICATIONS = frozenset({Verification, DefaultVerification})
-EXECUTED = frozenset({TestRun, BuildRun, *VERIFICATIONS})
+PARTIAL_RUNS = frozenset({FailToPassRun, TestFileRun})
+EXECUTED = frozenset({TestRun, BuildRun, *VERIFICATIONS, *PARTIAL_RUNS})
 """Evidence that needs a sandbox."""
 ON_REFERENCE = frozenset({*VERIFICATIONS, ComplexityDelta, Diff})
 """Evidence that depends on the task's reference patch."""

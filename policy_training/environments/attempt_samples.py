@@ -36,6 +36,7 @@ def _row(step: int, reward: float, attempt: Attempt) -> dict[str, object]:
         "task_id": rollout.task_id,
         "outcome": _outcome(attempt),
         "reward": reward,
+        **({} if attempt.stop is None else {"stage": attempt.stop.stage, "ground": attempt.stop.ground}),
         "text": rollout.completion[:LONGEST],
         "patch": rollout.patch.text[:LONGEST],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.stored_rollouts import stored_rollouts
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.journal import write_atomically
+from regrade.evaluators.storage.journal import append, write_atomically
+from regrade.policy_training.environments.stops import CascadeStage, Stop
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.errors import described_attempt, errors_of_attempt
@@ -42,10 +43,23 @@ class Attempt:
     """The verdict of the reward; None if the attempt was not executed."""
     cause: str = ""
     """What is paid a value of its own, one of `TrainingReward.prices`; empty: the reward is paid."""
+    stop: Stop | None = None
+    """What a cascade knew of it when it stopped before the whole execution: `run` is then None."""
+
+    @property
+    def stage(self) -> CascadeStage | None:
+        """What answered; None: nothing did."""
+        if self.stop is not None:
+            return self.stop.stage
+        if self.run is None:
+            return CascadeStage.STATIC if self.reward is not None else None
+        return CascadeStage.FULL if self.run.scope == "full" else CascadeStage.IMPACTED
 
     @property
     def broke(self) -> bool:
         """Does it break a test, or fail to compile?"""
+        if self.stop is not None and self.stop.broke:
+            return True
         return not self.compiles or (self.run is not None and bool(self.run.broken))
 
     @property
@@ -77,8 +91,12 @@ class ScoredAnswer:
 
 
 def scored_answers(attempts: Sequence[Attempt]) -> list[ScoredAnswer]:
-    """The attempts that have a reward, in order."""
-    return [_scored_answer(attempt, attempt.reward) for attempt in attempts if attempt.reward is not None]
+    """The attempts that have a reward, in order, without those that a cascade stopped: nothing learns from a charge."""
+    return [
+        _scored_answer(attempt, attempt.reward)
+        for attempt in attempts
+        if attempt.reward is not None and attempt.stop is None
+    ]
 
 
 def _scored_answer(attempt: Attempt, reward: float) -> ScoredAnswer:
@@ -106,6 +124,12 @@ def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
     write_atomically(path, "".join(line + "\n" for line in lines))
 
 
+def append_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
+    """Append the scored attempts of a batch as JSON lines, each patch of a task once."""
+    distinct = {(attempt.rollout.task_id, attempt.rollout.patch.digest): attempt for attempt in attempts}
+    append(path, [asdict(answer) for answer in scored_answers(list(distinct.values()))])
+
+
 def read_attempts(path: Path) -> list[ScoredAnswer]:
     """The answers in a file of `write_attempts`."""
     return [ScoredAnswer(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
@@ -131,73 +155,102 @@ def judge(
     Equal patches of a task are executed once, and those without a change or that do not compile never, if the training
     reward has a value for them. A lost attempt is unscored.
     """
+    found = candidates(rollouts, tasks, reward)
+    jobs = [(tasks[each.rollout.task_id], each.rollout.patch) for each in found if each.runs]
+    evidence = iter(scorer.gather(jobs, needs_of(reward), reachable=True, progress=progress) if jobs else [])
+    return [
+        attempt_of(each, as_failure(tasks[each.rollout.task_id], next(evidence)) if each.runs else None, reward)
+        for each in found
+    ]
+
+
+AttemptJudge = Callable[
+    [Sequence[Rollout], dict[str, Task], Scorer, TrainingReward, Callable[[int, int], None] | None], list[Attempt]
+]
+"""`judge`, or what stands for it, such as the same method of a cascade."""
+
+
+def needs_of(reward: TrainingReward) -> frozenset[type]:
+    """The evidence that an executed attempt is judged by."""
+    return reward.reward.needs | {TestRun, Integrity}
+
+
+@dataclass(frozen=True)
+class CandidateAttempt:
+    """A rollout, and what is known of its patch before anything runs."""
+
+    rollout: Rollout
+    is_empty: bool
+    """Is the tree after it the same?"""
+    compiles: bool
+    """Does each patched Python file parse?"""
+    runs: bool
+    """Must it be executed, as what it is paid is not known yet?"""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for candidates that are the same job."""
+        return self.rollout.task_id, self.rollout.patch.digest
+
+
+def candidates(
+    rollouts: Sequence[Rollout], tasks: Mapping[str, Task], reward: TrainingReward
+) -> list[CandidateAttempt]:
+    """Of each rollout, in order. Equal patches of a task are read once."""
     distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
     changes = {(task_id, digest): _changes(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
-    found = [changes[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
-    to_run = [
-        rollout.well_formed
-        and not rollout.lost
-        and not reward.has_own_value(is_empty=each.is_empty, compiles=each.compiles)
-        for rollout, each in zip(rollouts, found, strict=True)
-    ]
-    jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
-    needs = reward.reward.needs | {TestRun, Integrity}
-    evidence = iter(scorer.gather(jobs, needs, reachable=True, progress=progress) if jobs else [])
-    attempts = []
-    for rollout, change, runs in zip(rollouts, found, to_run, strict=True):
-        records = as_failure(tasks[rollout.task_id], next(evidence)) if runs else EvidenceSet()
-        attempts.append(_attempt(rollout, change, records, reward, executed=runs))
-    return attempts
+    found = []
+    for rollout in rollouts:
+        is_empty, compiles = changes[rollout.task_id, rollout.patch.digest]
+        is_known = reward.has_own_value(is_empty=is_empty, compiles=compiles)
+        found.append(
+            CandidateAttempt(rollout, is_empty, compiles, rollout.well_formed and not rollout.lost and not is_known)
+        )
+    return found
 
 
-def _attempt(
-    rollout: Rollout, change: _Changes, evidence: EvidenceSet, reward: TrainingReward, *, executed: bool
-) -> Attempt:
+def attempt_of(candidate: CandidateAttempt, evidence: EvidenceSet | None, reward: TrainingReward) -> Attempt:
+    """The attempt, paid by its evidence. None: it was not executed."""
+    rollout = candidate.rollout
     if rollout.lost:
-        return Attempt(rollout, None, None, change.compiles, is_empty=change.is_empty)
-    run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
+        return Attempt(rollout, None, None, candidate.compiles, is_empty=candidate.is_empty)
+    records = {} if evidence is None else evidence.records
+    run, integrity = records.get(TestRun), records.get(Integrity)
     with errors_of_attempt(described_attempt(rollout.policy, rollout.task_id, rollout.temperature, rollout.sample)):
-        breakdown = reward.reward.evaluate(evidence) if executed else None
+        breakdown = None if evidence is None else reward.reward.evaluate(evidence)
     tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
     value, cause = reward.payment(
         breakdown,
         run,
         well_formed=rollout.well_formed,
-        is_empty=change.is_empty,
-        compiles=change.compiles,
-        tampered=bool(tampering) if integrity is not None or not executed else None,
+        is_empty=candidate.is_empty,
+        compiles=candidate.compiles,
+        tampered=bool(tampering) if integrity is not None or evidence is None else None,
     )
     return Attempt(
         rollout,
         run,
         value,
-        change.compiles,
+        candidate.compiles,
         tampering,
-        is_empty=change.is_empty,
+        is_empty=candidate.is_empty,
         breakdown=breakdown,
         cause=cause,
     )
 
 
-@dataclass(frozen=True)
-class _Changes:
-    """What is known of a patch before it runs."""
+def _changes(task: Task, patch: Patch) -> tuple[bool, bool]:
+    """(is the tree after it the same, does each patched Python file parse).
 
-    is_empty: bool
-    """Is the tree after it the same?"""
-    compiles: bool
-    """Does each patched Python file parse?"""
-
-
-def _changes(task: Task, patch: Patch) -> _Changes:
-    """The scorer handles a patch that does not apply (it reports it) or cannot be applied, for example because the disk
-    is full (it retries)."""
+    The scorer handles a patch that does not apply (it reports it) or cannot be applied, for example because the disk
+    is full (it retries).
+    """
     try:
         changed = changed_files(task.base, patch)
     except (PatchError, OSError):
-        return _Changes(is_empty=patch.is_empty, compiles=True)
+        return patch.is_empty, True
     texts = [text for path, text in changed.items() if path.endswith(".py") and text is not None]
-    return _Changes(is_empty=not changed, compiles=all(parse_or_none(text) is not None for text in texts))
+    return not changed, all(parse_or_none(text) is not None for text in texts)
 
 
 def gather(
@@ -209,12 +262,14 @@ def gather(
     reward: TrainingReward,
     progress: Callable[[str, int, int], None] | None = None,
     *,
+    judged_by: AttemptJudge = judge,
     stored: Path | None = None,
 ) -> tuple[list[Attempt], WallSeconds]:
     """Sample attempts of a policy at every task, and execute them; in the order of the tasks, whichever ended first.
 
     Args:
         progress: called with the stage (`sampling`, `executing`), and the numbers of done and of all attempts.
+        judged_by: what judges them. Default: `judge`, which executes all.
         stored: file of what is sampled, from which a killed process goes on. (What is executed is in the store of the
             scorer.) Default: None: nothing is stored.
     """
@@ -237,5 +292,5 @@ def gather(
         if progress is not None:
             progress("executing", done, total)
 
-    attempts = judge(rollouts, {task.id: task for task in tasks}, scorer, reward, executed)
+    attempts = judged_by(rollouts, {task.id: task for task in tasks}, scorer, reward, executed)
     return attempts, WallSeconds(sampled - began, time.monotonic() - sampled)

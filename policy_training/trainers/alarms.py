@@ -289,6 +289,32 @@ class StepJudge:
                 "put the reward behind the gate `untampered`, or price tampering",
             )
 
+    def _stops(self, numbers: Numbers) -> Iterator[Alarm]:
+        """A cascade measures it, and executes everything from then on; what this batch was paid teaches nothing."""
+        if numbers.get("cascade/ended", 0.0) > 0:
+            wrong, low = numbers.get("cascade/wrong", math.nan), numbers.get("cascade/wrong_low", math.nan)
+            yield Alarm(
+                "cascade",
+                wrong,
+                low,
+                f"{wrong:.0%} of the stops are wrong, at least {low:.0%}; from now on everything is executed",
+                "lower `charge` of the cascade, or give a `severity` nearer to what attempts break",
+                "skip",
+            )
+
+    def _model_of_reward(self, numbers: Numbers) -> Iterator[Alarm]:
+        """A cascade measures it, and asks the model no more; the weights that learned from it are abandoned."""
+        if numbers.get("cascade/parted", 0.0) > 0:
+            low, high = (numbers.get(f"cascade/overpaid_{end}", math.nan) for end in ("low", "high"))
+            yield Alarm(
+                "reward model",
+                numbers.get("cascade/overpaid", math.nan),
+                low,
+                f"the reward model pays {numbers.get('cascade/overpaid', math.nan):.3g} more than the execution (95 % "
+                f"interval {low:.3g} to {high:.3g}); from here on it is asked no more",
+                "train the reward model anew on the attempts of this run, or audit more",
+            )
+
 
 CHECKS = (
     StepJudge._not_finite,
@@ -302,4 +328,6 @@ CHECKS = (
     StepJudge._ratio,
     StepJudge._clipping,
     StepJudge._tampering,
+    StepJudge._stops,
+    StepJudge._model_of_reward,
 )

@@ -24,8 +24,9 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-from regrade.policy_training.environments.attempts import Attempt, gather
+from regrade.policy_training.environments.attempts import Attempt, gather, judge
 from regrade.policy_training.environments.compact_episode import SUBMIT
 from regrade.policy_training.environments.fix_traces import traces_of_fixes
 from regrade.policy_training.environments.reward_components import numbers_of_round
@@ -56,6 +57,8 @@ class ExpertIteration:
     verified: list[Transcript] = field(default_factory=list)
     agent: AgentFormat | None = None
     """Of a policy that acts over several turns; None: it answers once."""
+    cascade: Cascade | None = None
+    """Judges the attempts in stages; None: all tests that a change can reach are run."""
 
     def round(
         self,
@@ -131,7 +134,17 @@ class ExpertIteration:
         if self.agent is not None and not traces:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
         sampler = policy or ModelPolicy(language_model, name)
-        attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress, stored=sampled)
+        attempts, spent = gather(
+            sampler,
+            tasks,
+            settings.sampling,
+            seed,
+            scorer,
+            reward,
+            progress,
+            judged_by=judge if self.cascade is None else self.cascade.judge,
+            stored=sampled,
+        )
         of_traces: dict[str, float] = {}
         if traces and self.agent is not None:
             began = time.monotonic()
@@ -147,6 +160,7 @@ class ExpertIteration:
             **episode_rates([attempt.rollout for attempt in attempts]),
             **numbers_of_round(attempts, reward),
             **of_traces,
+            **({} if self.cascade is None else self.cascade.take_numbers()),
         }
         return Round(attempts, new, spent, None if policy is None else policy.times, figures)
 

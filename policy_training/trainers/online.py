@@ -22,8 +22,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.attempts import Attempt, AttemptJudge, judge
 from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
@@ -45,6 +46,7 @@ from regrade.policy_training.trainers.callbacks import (
     freeze_bottom,
     rate_schedule,
 )
+from regrade.policy_training.trainers.cascade_memory import watchers
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.processes import check_alone, share_of
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
@@ -170,7 +172,10 @@ class ExecutedTests:
         *,
         trajectories: TrajectoryBatch | None = None,
         step_rewards: StepRewards | None = None,
+        cascade: Cascade | None = None,
     ) -> None:
+        self.cascade = cascade
+        self._judged_by: AttemptJudge = judge if cascade is None else cascade.judge
         self.tasks = {task.id: task for task in tasks}
         self.prompts: dict[str, SingleTurnPrompt] = {}
         self.scorer = scorer
@@ -193,6 +198,8 @@ class ExecutedTests:
             self._verdicts[key] = self._pool.submit(self._judge, rollout)
 
     def _judge(self, rollout: Rollout) -> Attempt:
+        if self.cascade is not None:
+            return self.cascade.judge_one(rollout, self.tasks, self.scorer, self.reward)
         (attempt,) = judge([rollout], self.tasks, self.scorer, self.reward)
         return attempt
 
@@ -219,7 +226,8 @@ class ExecutedTests:
             values = self._with_steps(rollouts, values)
         if (log_metric := kwargs.get("log_metric")) is not None:
             log_metric("execution_seconds", time.perf_counter() - began)
-            numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts)}
+            of_cascade = {} if self.cascade is None else self.cascade.take_numbers()
+            numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts), **of_cascade}
             for name, number in numbers.items():
                 log_metric(name, number)
         return values
@@ -230,9 +238,12 @@ class ExecutedTests:
 
     def _attempts(self, rollouts: list[Rollout]) -> list[Attempt]:
         if self.trajectories is None:
-            return judge(rollouts, self.tasks, self.scorer, self.reward)
+            return self._judged_by(rollouts, self.tasks, self.scorer, self.reward, None)
         verdicts, self._verdicts = self._verdicts, {}
-        return [replace(verdicts[_identity(rollout)].result(), rollout=rollout) for rollout in rollouts]
+        attempts = [replace(verdicts[_identity(rollout)].result(), rollout=rollout) for rollout in rollouts]
+        if self.cascade is None:
+            return attempts
+        return self.cascade.settle(attempts, self.tasks, self.scorer, self.reward)
 
     def _with_steps(self, rollouts: list[Rollout], values: list[float | None]) -> list[float | None]:
         """The values of whole trajectories: of the outcome, and what the steps cost."""
@@ -339,6 +350,7 @@ def train_online(
     reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
+    cascade: Cascade | None = None,
     log: StepLog | None = None,
     guard: StabilityGuard | None = None,
     resume: ResumePoints | None = None,
@@ -351,6 +363,7 @@ def train_online(
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        cascade: judges the attempts in stages. Default: None: all tests that a change can reach are run.
         guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
@@ -371,7 +384,13 @@ def train_online(
         play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
         trajectories = TrajectoryBatch(play, settings.credit, policy.times)
     executed = ExecutedTests(
-        hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
+        hidden,
+        scorer,
+        training_reward_of(reward),
+        keep,
+        trajectories=trajectories,
+        step_rewards=step_rewards,
+        cascade=cascade,
     )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     trainer_type, config = trainer_and_config(settings, len(tasks), common, agent)
@@ -382,7 +401,7 @@ def train_online(
         args=config,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
+        callbacks=[*watchers(guard, cascade), StopAndLog(budget, log)],
         **({"trajectories": trajectories} if settings.generation == "shared" else {}),
     )
     if trajectories is not None and settings.generation != "shared":

@@ -34,6 +34,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import (
@@ -62,6 +63,7 @@ from regrade.policy_training.trainers.callbacks import (
     freeze_bottom,
     rate_schedule,
 )
+from regrade.policy_training.trainers.cascade_memory import watchers
 from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
@@ -308,6 +310,7 @@ def train_ppo(
     reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
+    cascade: Cascade | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
     guard: StabilityGuard | None = None,
@@ -322,6 +325,7 @@ def train_ppo(
         reward: what an attempt is paid; see `train_online`.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        cascade: judges the attempts in stages; see `train_online`.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
         guard: of the stability; see `stability`. Default: None: nothing is watched.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
@@ -355,7 +359,13 @@ def train_ppo(
         play = shared_play(policy, {task.id: task for task in hidden}, settings.temperature)
         trajectories = TrajectoryBatch(play, times=policy.times)
     executed = ExecutedTests(
-        hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
+        hidden,
+        scorer,
+        training_reward_of(reward),
+        keep,
+        trajectories=trajectories,
+        step_rewards=step_rewards,
+        cascade=cascade,
     )
     language_model.model.train()
     trainer = PPOTrainer(
@@ -365,7 +375,7 @@ def train_ppo(
         reward_funcs=executed,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
+        callbacks=[*watchers(guard, cascade), StopAndLog(budget, log)],
         trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)

@@ -11,6 +11,7 @@ import pytest
 from regrade.cli.training_recipe import base_recipe
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
+from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.demo import settings as demo
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
@@ -49,6 +50,11 @@ shaping = "seen"
 
 [step_rewards.costs]
 turn = 0.01
+
+[cascade]
+charge = 1
+severity = 0.1
+model = "judge"
 """
 OWN = "from regrade.rewards import tests\n\nmine = 1 * tests\n"
 
@@ -57,16 +63,18 @@ def test_every_key_reaches_the_plan_and_paths_are_those_beside_the_recipe(tmp_pa
     (tmp_path / "recipe.toml").write_text(WHOLE)
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "mine.jsonl").touch()
+    (tmp_path / "judge").mkdir()
     recipe = read_recipe(tmp_path / "recipe.toml")
     assert recipe == TrainingRecipe(
         settings=PPOSettings(learning_rate=1e-5, epochs=2), model="start", tasks=str(tmp_path / "mine.jsonl"), limit=5,
         steps=30, minutes=10, save_every=15, reward=f"{tmp_path / 'own.py'}:mine", seed=3,
         agent=AgentFormat(EpisodeLimits(turns=4), max_tokens=300),
         step_rewards=StepRewards(costs=StepCosts(turn=0.01), shaping="seen"),
+        cascade=CascadeSettings(charge=1.0, severity=0.1, model=tmp_path / "judge"),
     )  # fmt: skip
     plan = TrainingPlan.of(recipe)
     assert (plan.budget, plan.seed, plan.save_every, plan.model) == (Budget(30, 600.0), 3, 15, "start")
-    assert (plan.agent, plan.step_rewards) == (recipe.agent, recipe.step_rewards)
+    assert (plan.agent, plan.step_rewards, plan.cascade) == (recipe.agent, recipe.step_rewards, recipe.cascade)
     assert plan.reward.reward.name == "mine"
 
 
@@ -109,6 +117,9 @@ REFUSED = {
     'algorithm = "grpo"\nagent = 3': "agent is 3, but it is a table; give [agent] and its keys",
     'algorithm = "grpo"\n[agent.limits]\nturns = 0': "agent.limits.turns is 0; give a number above 0",
     'algorithm = "grpo"\n[step_rewards.costs]\nturn = -1': "step_rewards.costs.turn is -1.0; give a finite number",
+    'algorithm = "grpo"\ncascade = { charge = -1 }': "cascade.charge is -1.0; give a finite number of at least 0",
+    'algorithm = "grpo"\ncascade = { model = "m" }': "cascade.severity is None, but a model predicts whether",
+    'algorithm = "sft"\ncascade = { charge = 1 }': "cascade is for policies that learn from their own attempts, not for",
 }
 
 
