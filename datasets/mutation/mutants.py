@@ -1,4 +1,4 @@
-"""Bugs by mutation of the syntax tree: each mutant replaces a piece of one line."""
+"""Bugs by mutation of the syntax tree: each mutant replaces a piece of one line, or of a few."""
 
 from __future__ import annotations
 
@@ -15,18 +15,33 @@ from functools import cached_property
 from types import CodeType
 
 from regrade.datasets.mutation.operators import OPERATORS, Edit, Surroundings
+from regrade.datasets.mutation.statement_operators import SEVERAL, STATEMENT_OPERATORS, combined
 from regrade.datasets.syntax_trees import parse_tree
 
 MOST_LINES = 24
 """Limit on the lines of a function to mutate, without docstring and blank lines."""
 MOST_CHARACTERS = 900
 """Limit on the characters in these lines: the function must fit in one short prompt."""
+ALL_OPERATORS = {**OPERATORS, **STATEMENT_OPERATORS}
 _OUTPUT = frozenset(
     {"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"}
 )
 """Functions that only write a message, if the call is a statement by itself."""
 _SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
 """Messages and imports. (The columns inside f-strings differ between Python versions, too.)"""
+
+
+@dataclass(frozen=True)
+class FunctionSize:
+    """The largest function to mutate, without docstring and blank lines."""
+
+    lines: int
+    characters: int
+
+
+SHORT = FunctionSize(MOST_LINES, MOST_CHARACTERS)
+LONG = FunctionSize(160, 8000)
+"""For agents, which read files instead of one prompt."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Mutant:
     """A file with one bug planted."""
 
     kind: str
-    """A key of `regrade.datasets.mutation.operators.OPERATORS`."""
+    """A key of `ALL_OPERATORS`, or `SEVERAL`."""
     file: str
     function: str
     place: str
@@ -70,18 +85,28 @@ class Mutant:
         return self.edit.line
 
     @cached_property
+    def original_lines(self) -> tuple[str, ...]:
+        return tuple(self.pristine.split("\n")[self.edit.line - 1 : self.edit.line - 1 + self.edit.lines])
+
+    @property
     def original_line(self) -> str:
-        return self.pristine.split("\n")[self.edit.line - 1]
+        """The original of what the edit changes; lines are joined."""
+        return "\n".join(self.original_lines)
 
     @property
     def mutated_line(self) -> str:
-        return self.original_line[: self.edit.start] + self.edit.text + self.original_line[self.edit.end :]
+        return self.original_lines[0][: self.edit.start] + self.edit.text + self.original_lines[-1][self.edit.end :]
+
+    @property
+    def is_one_line(self) -> bool:
+        """Does it replace one line by one line?"""
+        return self.edit.lines == 1 and "\n" not in self.edit.text
 
     @property
     def source(self) -> str:
         """The file's text with the bug."""
         lines = self.pristine.split("\n")
-        lines[self.edit.line - 1] = self.mutated_line
+        lines[self.edit.line - 1 : self.edit.line - 1 + self.edit.lines] = [self.mutated_line]
         return "\n".join(lines)
 
     @property
@@ -97,12 +122,12 @@ class Mutations:
         SyntaxError: the file is not Python of the current version.
     """
 
-    def __init__(self, source: str, file: str) -> None:
+    def __init__(self, source: str, file: str, size: FunctionSize = SHORT) -> None:
         self.source = source
         self.file = file
         self._lines = tuple(source.split("\n"))
         tree = parse_tree(source)
-        self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
+        self.functions = tuple(_functions(tree, self._lines, size)) if "\r" not in source and "\f" not in source else ()
 
     def of(self, function: MutationTarget, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
         """All mutants of a function, in a fixed order. Some may be equivalent to the original: see `differs`."""
@@ -128,7 +153,7 @@ class Mutations:
     def find(self, function: str, kind: str, place: str) -> Mutant | None:
         """The mutant of a recipe, or None."""
         start = place.split(":")[0]
-        line = int(start) if start.isdecimal() and kind in OPERATORS else 0
+        line = int(start) if start.isdecimal() and kind in (*ALL_OPERATORS, SEVERAL) else 0
         for candidate in self.functions:
             if candidate.name == function and candidate.first_line <= line <= candidate.last_line:
                 for mutant in self.of(candidate, [kind]):
@@ -138,10 +163,13 @@ class Mutations:
 
     def differs(self, mutant: Mutant) -> bool:
         """Does the mutant parse, and differ from its original in syntax tree *and* compiled code?"""
-        lines = slice(mutant.first_line - 1, mutant.last_line)
         texts = (self.source, mutant.source)
+        ends = (mutant.last_line, mutant.last_line + mutant.mutated_line.count("\n") + 1 - mutant.edit.lines)
         # The function alone compiles much faster than the file; with `nonlocal` it does not compile alone.
-        blocks = tuple(textwrap.dedent("\n".join(text.split("\n")[lines])) for text in texts)
+        blocks = tuple(
+            textwrap.dedent("\n".join(text.split("\n")[mutant.first_line - 1 : end]))
+            for text, end in zip(texts, ends, strict=True)
+        )
         for original, mutated in (blocks, texts):
             try:
                 (tree, code), (other_tree, other_code) = _tree_and_code(original), _tree_and_code(mutated)
@@ -155,9 +183,13 @@ class Mutations:
         around = Surroundings(self._lines, nodes, function.owner)
         for node in nodes:
             for kind in kinds:
-                for edit in OPERATORS[kind](node, around):
-                    if self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
-                        yield replace(edit, kind=kind)
+                if kind != SEVERAL:
+                    for edit in ALL_OPERATORS[kind](node, around):
+                        if edit.lines > 1 or self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
+                            yield replace(edit, kind=kind)
+        if SEVERAL in kinds:
+            single = sorted(set(self._edits(function, OPERATORS)), key=astuple)
+            yield from (replace(edit, kind=SEVERAL) for edit in combined(single, self._lines))
 
 
 def mutants(source: str, file: str, seed: int) -> Iterator[Mutant]:
@@ -188,12 +220,12 @@ def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
     return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[MutationTarget]:
+def _functions(tree: ast.Module, lines: tuple[str, ...], size: FunctionSize) -> Iterator[MutationTarget]:
     def visit(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> Iterator[MutationTarget]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 function = MutationTarget(prefix + child.name, child, owner)
-                if _is_short(child, lines):
+                if _is_short(child, lines, size):
                     if not _is_overload(child):
                         yield function
                 else:
@@ -206,7 +238,7 @@ def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[MutationTar
     yield from visit(tree, "", None)
 
 
-def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ...]) -> bool:
+def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ...], size: FunctionSize) -> bool:
     docstring = _docstring(node)
     hidden = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1) if docstring else range(0)
     shown = [
@@ -214,7 +246,7 @@ def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ..
         for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
         if number not in hidden and lines[number - 1].strip()
     ]
-    return len(shown) <= MOST_LINES and sum(len(line) + 1 for line in shown) <= MOST_CHARACTERS
+    return len(shown) <= size.lines and sum(len(line) + 1 for line in shown) <= size.characters
 
 
 def _docstring(node: ast.AST) -> ast.stmt | None:

@@ -1,0 +1,165 @@
+"""Task sets from a tiny repository with a history: every source, the written folder, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.sources import list_tasks, load_tasks
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_repository
+from regrade.evaluators.task_curation.task_set_building import BuiltSet, write_tasks
+from regrade.evaluators.task_curation.task_sources import from_commits
+from regrade.rewards.evidence import TestRun
+
+AMOUNTS = '''\
+def clamp(value, low, high):
+    """The value, not below `low` and not above `high`."""
+    if value < low:
+        return low
+    if value >= high:
+        return high
+    return value
+
+
+class Account:
+    def __init__(self):
+        self.balance = 0
+        self.history = []
+
+    def deposit(self, amount):
+        """Add an amount, which must be positive."""
+        if amount <= 0:
+            raise ValueError("not positive")
+        self.balance += amount
+        self.history.append(amount)
+'''
+PRICES = """\
+from shop.amounts import clamp
+
+
+def reduced(price, percent):
+    return price - clamp(percent, 0, 100) * price // 100
+"""
+OLD_PRICES = PRICES.replace("clamp(percent, 0, 100)", "percent")
+TEST_AMOUNTS = """\
+import pytest
+from shop.amounts import Account, clamp
+
+
+def test_low():
+    assert clamp(1, 2, 5) == 2
+
+
+def test_between():
+    assert clamp(3, 2, 5) == 3
+
+
+def test_deposit():
+    account = Account()
+    account.deposit(3)
+    assert (account.balance, account.history) == (3, [3])
+
+
+def test_nothing():
+    with pytest.raises(ValueError):
+        Account().deposit(0)
+"""
+TEST_PRICES = """\
+from shop.prices import reduced
+
+
+def test_reduced():
+    assert reduced(200, 10) == 180
+"""
+TEST_FREE = """
+
+def test_free():
+    assert reduced(200, 150) == 0
+"""
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three commits: a bug, its fix with a test, and a later secret."""
+    folder = tmp_path_factory.mktemp("repositories") / "shop"
+    write(
+        folder,
+        {
+            "shop/__init__.py": "",
+            "shop/amounts.py": AMOUNTS,
+            "shop/prices.py": OLD_PRICES,
+            "tests/test_amounts.py": TEST_AMOUNTS,
+            "tests/test_prices.py": TEST_PRICES,
+            "LICENSE": "MIT License\n",
+        },
+    )
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "A shop")
+    write(folder, {"shop/prices.py": PRICES, "tests/test_prices.py": TEST_PRICES + TEST_FREE})
+    git(folder, "commit", "--quiet", "-am", "Clamp the percentage to 100")
+    write(folder, {"LATER.txt": "the secret of a later commit\n"})
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "Later")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltRepository]:
+    cache = tmp_path_factory.mktemp("cache")
+    with Scorer(workers=1, cache=cache) as scorer:
+        yield built_repository(shop, scorer, runs=1, limit=5, python=sys.executable, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def made(built: BuiltRepository, tmp_path_factory: pytest.TempPathFactory) -> BuiltSet:
+    return write_tasks([built], tmp_path_factory.mktemp("out") / "set")
+
+
+@pytest.mark.slow
+def test_every_source_gives_tasks_that_hold_when_they_are_read_again(built: BuiltRepository, made: BuiltSet) -> None:
+    tasks = load_tasks(made.folder)
+    assert {task.source for task in tasks} == {"commits", "mutation", "cross-module", "features"}
+    assert [task.digest for task in tasks] == [task.digest for task in made.tasks]
+    jobs = [(task, patch) for task in tasks for patch in (Patch(""), task.reference or Patch(""))]
+    runs = [evidence.records[TestRun] for evidence in built.scorer.gather(jobs, [TestRun])]
+    for task, unpatched, patched in zip(tasks, runs[::2], runs[1::2], strict=True):
+        assert not unpatched.fixed, task.id
+        assert not unpatched.broken, task.id
+        assert patched.resolved, task.id
+    assert [entry.id for entry in list_tasks(made.folder)] == [task.id for task in tasks]
+
+
+@pytest.mark.slow
+def test_a_commit_becomes_its_tests_on_the_code_before_it_without_its_history(
+    built: BuiltRepository, made: BuiltSet
+) -> None:
+    (task,) = (task for task in load_tasks(made.folder) if task.source == "commits")
+    assert task.fail_to_pass == ("tests/test_prices.py::test_free",)
+    assert task.base.read("shop/prices.py") == OLD_PRICES
+    assert task.base.read("tests/test_prices.py") == TEST_PRICES + TEST_FREE
+    assert task.reference is not None
+    assert [file.path for file in task.reference.files] == ["shop/prices.py"]
+    assert "Clamp" not in task.instruction
+    assert "test_free" in task.instruction
+    names = {path.name for path in task.base.root.rglob("*")}
+    assert not names & {".git", "LATER.txt"}
+    assert [each.id for each in from_commits(built)] == [task.id]
