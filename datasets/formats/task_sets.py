@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +60,12 @@ def write_task_set(folder: Path, tasks: Sequence[SetTask], card: str, yields: Se
     """
     check_writable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
-        made = Path(name, "set")
+    made, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)  # a run was killed between the two renames below
+    for left in (made, old):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
         (made / "repositories").mkdir(parents=True)
         (made / "suites").mkdir()
         writer = _Writer(made)
@@ -70,11 +73,12 @@ def write_task_set(folder: Path, tasks: Sequence[SetTask], card: str, yields: Se
         (made / TASKS).write_text("".join(f"{line}\n" for line in lines), "utf-8")
         (made / CARD).write_text(card, "utf-8")
         (made / YIELD).write_text(json.dumps(list(yields), indent=1) + "\n", "utf-8")
-        old = Path(name, "old")
         if folder.is_dir():
             folder.rename(old)
-        made.chmod(0o755)
         made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class _Writer:

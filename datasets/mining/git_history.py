@@ -94,9 +94,9 @@ class GitHistory:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as name:
             files = Path(name, "files")
             files.mkdir()
-            index = {"GIT_INDEX_FILE": str(Path(name, "index"))}
+            index = {"GIT_INDEX_FILE": str(Path(name, "index")), "GIT_WORK_TREE": str(files)}
             self._git("read-tree", sha, environment=index)
-            self._git("checkout-index", "--all", "--force", f"--prefix={files}/", environment=index)
+            self._git("checkout-index", "--all", "--force", environment=index)
             _drop_empty_folders(files)
             appear(files, folder)
 

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Repository:
     def tree(self) -> Tree:
         return Tree(self.root)
 
-    def with_files(self, files: dict[str, bytes], cache: Path) -> Repository:
+    def with_files(self, files: Mapping[str, bytes], cache: Path) -> Repository:
         """The repository with further files, such as those that its build generates; none is overwritten."""
         new = {path: content for path, content in files.items() if not (self.root / path).exists()}
         if not new:

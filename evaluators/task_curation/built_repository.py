@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.fail_to_pass import fails
 from regrade.evaluators.task_curation.local_repository import measure_tests
 from regrade.evaluators.task_curation.mutation_tasks import Progress, ignore_progress
-from regrade.evaluators.task_curation.project_environment import build_environment
+from regrade.evaluators.task_curation.project_environment import ProjectEnvironment, build_environment
 from regrade.evaluators.task_curation.yields import YieldReport
 
 NETWORK = ("gaierror", "NameResolutionError", "Network is unreachable", "ConnectionRefusedError", "ConnectTimeout")
@@ -48,6 +48,8 @@ class BuiltRepository:
     scorer: Scorer = field(repr=False)
     cache: Path
     history: GitHistory | None = None
+    generated: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Files that the build adds to each commit."""
     licence: str = ""
     groups: tuple[str, ...] = ()
     """Where the requirements are declared."""
@@ -125,14 +127,14 @@ def built_repository(
     runs = checked_count("runs", runs) or 3
     report("copying the repository", 0, 0)
     repository = open_repository(str(source), place, tell)
-    requirements, licence, groups, notes = (), "", (), ()
+    requirements: tuple[str, ...] = ()
+    environment: ProjectEnvironment | None = None
     if python is not None:
         requirements = (str(checked_path("python", python).absolute()),)
     elif _has_python(repository):
         report(f"{repository.name}: building the environment of the tests", 0, 0)
         environment = build_environment(repository, scorer.sandbox, place, tell)
         repository, requirements = environment.repository, environment.requirements
-        licence, groups, notes = environment.licence, environment.groups, environment.notes
     choice = configured(repository.tree, choice or TestChoice())
     measured = measure_tests(
         repository.tree,
@@ -159,9 +161,10 @@ def built_repository(
         scorer=scorer,
         cache=place,
         history=repository.history,
-        licence=licence or _licence(repository.tree),
-        groups=groups,
-        notes=notes,
+        generated=environment.generated if environment else {},
+        licence=(environment.licence if environment else "") or _licence(repository.tree),
+        groups=environment.groups if environment else (),
+        notes=environment.notes if environment else (),
         seed=seed,
         runs=runs,
         limit=limit,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.mining.git_history import Commit, FileChange, GitHistory
-from regrade.datasets.mining.repositories import REPOSITORIES
+from regrade.datasets.mining.repositories import REPOSITORIES, Repository
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.static.languages import is_test, language_of
@@ -116,7 +116,8 @@ def _exported(repository: BuiltRepository, history: GitHistory, sha: str) -> Pat
     root = repository.cache / REPOSITORIES / f"{repository.name}-{sha[:16]}"
     if not root.is_dir():
         history.export(sha, root)
-    return root
+    exported = Repository(name=repository.name, origin=repository.origin, root=root, version=sha[:12])
+    return exported.with_files(repository.generated, repository.cache).root
 
 
 def _tests_first(before: Tree, candidate: _Candidate, texts: dict[str, str | None], suite: TestSuite) -> Tree:

@@ -7,7 +7,7 @@ import ast
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.plurals import counted
 from regrade.datasets.syntax_trees import parse_tree
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Target, Task
 
 MOST_NAMED = 5
 """FAIL_TO_PASS tests that an instruction names."""
@@ -24,7 +24,7 @@ def missing_feature(task: Task) -> str:
     """The signature and the docstring of a function without a body, and the tests that need it."""
     target = task.target
     assert target is not None
-    text = _declaration(task.base.read(target.file), target.function)
+    text = _declaration(task.base.read(target.file), target)
     return (
         f"`{target.function}` in `{target.file}` is declared and not implemented. Implement it as it is described:\n\n"
         f"{text}\n\n{_failing(task)}"
@@ -42,12 +42,10 @@ def _failing(task: Task) -> str:
     return head + "\n".join(lines)
 
 
-def _declaration(source: str, function: str) -> str:
+def _declaration(source: str, target: Target) -> str:
     """The function's lines up to its body, indented."""
     for node in ast.walk(parse_tree(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function.rpartition(".")[2]:
-            body = node.body[-1]
-            if isinstance(body, ast.Raise):
-                lines = source.split("\n")[node.lineno - 1 : body.lineno - 1]
-                return "\n".join(f"    {line}" for line in lines).rstrip()
-    return f"    def {function.rpartition('.')[2]}(...)"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.lineno == target.first_line:
+            lines = source.split("\n")[node.lineno - 1 : node.body[-1].lineno - 1]
+            return "\n".join(f"    {line}" for line in lines).rstrip()
+    raise ValueError(f"{target.file} has no function at line {target.first_line}")

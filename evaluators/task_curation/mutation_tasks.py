@@ -21,7 +21,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.baseline import baseline
-from regrade.evaluators.task_curation.failure_excerpts import failures
+from regrade.evaluators.task_curation.failure_excerpts import failures, parse
 from regrade.evaluators.task_curation.yields import YieldReport
 from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
@@ -53,6 +53,8 @@ class Amounts:
     kinds: tuple[str, ...] = tuple(OPERATORS)
     left_out: frozenset[str] = SLOW_KINDS
     """Kinds among them that are not used."""
+    trivial_errors: tuple[str, ...] = ()
+    """Errors that need no test to be found: a bug is trivial if all its failures are of these."""
 
 
 READY_MADE = Amounts()
@@ -226,6 +228,7 @@ def _try_in_rounds(
             for (group, mutant), gathered in zip(batch, evidence, strict=True):
                 run = run_of(gathered)
                 reason = unsuitable(run, len(recipes.tests), amounts.share_failing)
+                reason = reason or _trivial(run, amounts.trivial_errors)
                 tried.tried(mutant.kind, run.seconds, reason)
                 if not reason:
                     group.accepted.append(_recipe(mutant, run, recipes.tests))
@@ -264,6 +267,13 @@ def unsuitable(run: TestRun, tests: int, share_failing: float) -> str:
         return f"more than {share_failing:.0%} of the tests fail"
     if any(run.outcomes[test].status not in FAILING for test in run.broken):
         return "a test is skipped or missing with it"
+    return ""
+
+
+def _trivial(run: TestRun, errors: tuple[str, ...]) -> str:
+    texts = [parse(run.outcomes[test].message)[0].error for test in run.broken] if errors else []
+    if texts and all(text.startswith(errors) for text in texts):
+        return "trivial: a static check finds it"
     return ""
 
 

@@ -6,7 +6,7 @@ if it provides a module that the tests import and that is missing without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from regrade.datasets.mining.declared_requirements import (
 )
 from regrade.datasets.mining.repositories import Repository
 from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.native_code import EXTENSIONS
 from regrade.evaluators.sandboxes.base import Sandbox
 from regrade.evaluators.task_curation.layout import imported_by_tests, python_path
 from regrade.evaluators.task_curation.locked_requirements import lock
@@ -40,6 +41,8 @@ class ProjectEnvironment:
     python: Path
     groups: tuple[str, ...]
     """Where the requirements are declared."""
+    generated: Mapping[str, bytes] = field(default_factory=dict)
+    """The files that the build added, without compiled ones: other commits need them too."""
     licence: str = ""
     notes: tuple[str, ...] = field(default=())
     """What could not be built or found."""
@@ -69,6 +72,7 @@ def build_environment(
         requirements=locked,
         python=python,
         groups=tuple(group.origin for group in chosen.groups),
+        generated={path: content for path, content in files.items() if not path.endswith(EXTENSIONS)},
         licence=wheel.licence,
         notes=tuple(notes),
     )

@@ -25,6 +25,7 @@ TaskSource = Callable[[BuiltRepository], Iterator[Task]]
 """It validates what it yields, and counts the candidates in `repository.yields`."""
 MUTATION, CROSS_MODULE, FEATURES = "mutation", "cross-module", "features"
 ALL_KINDS = (*(kind for kind in ALL_OPERATORS if kind != REMOVED_BODY), SEVERAL)
+TRIVIAL_ERRORS = ("NameError", "UnboundLocalError", "SyntaxError", "IndentationError", "ImportError")
 MOST_TASKS = 320
 """Tasks of one source, where no limit is set."""
 
@@ -34,7 +35,14 @@ __all__ = ["SOURCES", "TaskSource", "from_commits", "from_cross_module", "from_f
 def from_mutation(repository: BuiltRepository) -> Iterator[Task]:
     """Bugs of all kinds, planted into functions that tests execute; one of a function while functions remain."""
     most = repository.limit or MOST_TASKS
-    amounts = Amounts(most=most, least=most, runs=repository.runs, kinds=ALL_KINDS, left_out=frozenset())
+    amounts = Amounts(
+        most=most,
+        least=most,
+        runs=repository.runs,
+        kinds=ALL_KINDS,
+        left_out=frozenset(),
+        trivial_errors=TRIVIAL_ERRORS,
+    )
     found = find_bugs(
         repository.scorer, repository.recipes, repository.tree.root, amounts, repository.report, repository.yields
     )
