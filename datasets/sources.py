@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regrade.datasets.catalogue import CatalogueEntry
 from regrade.datasets.errors import UserError
-from regrade.datasets.formats.task_files import list_task_file, read_task_file
+from regrade.datasets.formats.task_files import list_task_file, read_task_file, read_wrong_fixes
 from regrade.datasets.formats.task_sets import TASKS
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
@@ -123,14 +123,16 @@ def load_wrong_fixes(
     """Task id -> a wrong fix that passes the shown tests and breaks others, for the recipes that have one.
 
     Args:
-        source: `cross-module`, or a folder or a file of recipes.
+        source: `cross-module`, a folder or a file of recipes, or the folder of a task set.
         split, cache, progress: as of `load_tasks`.
 
     Raises:
         UserError: the source is no recipes, or as `load_tasks`.
     """
-    check_split(split)
     path, files = _files(source)
+    if not files and path.name == TASKS and Path(source).is_dir():
+        return read_wrong_fixes(path, split)
+    check_split(split)
     if not files:
         raise UserError(f"{path} is a task file, which has no wrong fixes: pass a folder or a file of recipes")
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]

@@ -23,6 +23,7 @@ Keys of a task:
     suite          file of measured tests, relative to the task file (`regrade.datasets.formats.measured_suites`), which
                    many tasks share: how to run the tests, requirements, limits, and the tests that must still pass
     split          name of the task's split
+    wrong_fix      unified diff, a patch that passes the shown tests and breaks others
     origin         {"source", "kind", ...}: how the task was made
 """
 
@@ -96,6 +97,7 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     suite: Plain | UnsetType = UNSET
     unnamed: tuple[Plain, ...] = ()
     split: Plain = ""
+    wrong_fix: Plain | UnsetType = UNSET
     origin: _OriginEntry = _OriginEntry()
 
 
@@ -109,6 +111,15 @@ def read_task_file(path: Path, cache: Path | None = None, split: str | None = No
     tasks = [_task(entry, where, path.parent, cache, suites) for entry, where in _chosen(path, split)]
     _check_ids([task.id for task in tasks], path)
     return tasks
+
+
+def read_wrong_fixes(path: Path, split: str | None = None) -> dict[str, Patch]:
+    """Id -> wrong fix, of the tasks that have one. Raises UserError as `read_task_file`."""
+    found = {}
+    for entry, where in _chosen(path, split):
+        if (patch := _patch(entry.wrong_fix, "wrong_fix", where)) is not None:
+            found[entry.id] = patch
+    return found
 
 
 def _chosen(path: Path, split: str | None) -> list[tuple[_TaskEntry, str]]:

@@ -38,6 +38,8 @@ class SetTask:
     flaky: tuple[str, ...] = ()
     """See `MeasuredSuite.flaky`."""
     split: str = ""
+    wrong_fix: Patch | None = None
+    """A patch that passes the shown tests and breaks others."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of `origin`: the commit, the distance, the number of tests that guard the target."""
 
@@ -111,6 +113,8 @@ class _Writer:
             value["target"] = dict(vars(task.target))
         if task.shown.tests is not None:
             value["shown"] = {"tests": list(task.shown.tests)}
+        if one.wrong_fix is not None:
+            value["wrong_fix"] = one.wrong_fix.text
         if one.split:
             value["split"] = one.split
         value["origin"] = {"source": task.source, "kind": task.kind, "repository": task.repository, **one.facts}

@@ -43,13 +43,13 @@ class RequirementGroup:
         return frozenset(canonicalize_name(Requirement(each).name) for each in self.requirements)
 
 
-def build_requirements(tree: Tree) -> tuple[str, ...]:
-    """Requirements of the build (PEP 518); empty: the repository declares no build."""
+def build_requirements(tree: Tree) -> tuple[str, ...] | None:
+    """Requirements of the build (PEP 518); None: the repository declares no build."""
     table = _toml(tree, "pyproject.toml").get("build-system")
     if isinstance(table, Mapping):
         return _valid(_texts(table.get("requires")))
     is_project = any(_text(tree, name) is not None for name in ("setup.py", "setup.cfg"))
-    return ("setuptools", "wheel") if is_project or "project" in _toml(tree, "pyproject.toml") else ()
+    return ("setuptools", "wheel") if is_project or "project" in _toml(tree, "pyproject.toml") else None
 
 
 def runtime_requirements(tree: Tree) -> RequirementGroup:

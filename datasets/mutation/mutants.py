@@ -103,6 +103,11 @@ class Mutant:
         return self.edit.lines == 1 and "\n" not in self.edit.text
 
     @property
+    def last_mutated_line(self) -> int:
+        """Last line of the function in the file with the bug."""
+        return self.last_line + self.mutated_line.count("\n") + 1 - self.edit.lines
+
+    @property
     def source(self) -> str:
         """The file's text with the bug."""
         lines = self.pristine.split("\n")
@@ -164,7 +169,7 @@ class Mutations:
     def differs(self, mutant: Mutant) -> bool:
         """Does the mutant parse, and differ from its original in syntax tree *and* compiled code?"""
         texts = (self.source, mutant.source)
-        ends = (mutant.last_line, mutant.last_line + mutant.mutated_line.count("\n") + 1 - mutant.edit.lines)
+        ends = (mutant.last_line, mutant.last_mutated_line)
         # The function alone compiles much faster than the file; with `nonlocal` it does not compile alone.
         blocks = tuple(
             textwrap.dedent("\n".join(text.split("\n")[mutant.first_line - 1 : end]))

@@ -92,7 +92,7 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
         limits=Limits(wall_seconds=source.wall_seconds),
         source=MUTATION,
         kind=recipe.kind,
-        target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_line),
+        target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_mutated_line),
         failure=failure_text(recipe.failure, pristine),
         reference=reference_patch(mutant),
         shown=Shown(tests=None if recipe.shown is None else (recipe.shown,)),

@@ -14,6 +14,7 @@ from regrade.datasets.mutation.mutants import LONG
 from regrade.datasets.mutation.packages import Package
 from regrade.datasets.mutation.recipe_format import PackageRecipes
 from regrade.datasets.node_ids import file_of
+from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.scoring.arguments import checked_count, checked_path
 from regrade.evaluators.scoring.scorer import Scorer
@@ -60,6 +61,8 @@ class BuiltRepository:
     limit: int | None = None
     """Maximum number of tasks of one source; None: no limit."""
     yields: YieldReport = field(default_factory=YieldReport, repr=False)
+    wrong_fixes: dict[str, Patch] = field(default_factory=dict, repr=False)
+    """Task -> a patch that passes its shown tests and breaks others, of the tasks that have been made."""
     report: Progress = field(default=ignore_progress, repr=False)
 
     @property

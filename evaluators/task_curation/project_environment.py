@@ -80,7 +80,7 @@ def build_environment(
 
 def _wheel(repository: Repository, sandbox: Sandbox, cache: Path) -> ProjectWheel:
     required = build_requirements(repository.tree)
-    if not required:
+    if required is None:
         return ProjectWheel()
     try:
         python = environments.python_for(lock(required, cache), cache)

@@ -75,6 +75,7 @@ def write_tasks(
                 bases.add(task.base.digest)
                 tasks.append(task)
                 facts.append(described.of(task))
+    wrong = {task: patch for repository in repositories for task, patch in repository.wrong_fixes.items()}
     flaky = {repository.name: repository.baseline.flaky for repository in repositories}
     if not tasks:
         reasons = yields.total().dropped.most_common(3)
@@ -82,7 +83,7 @@ def write_tasks(
         raise UserError(f"no task of {listed([each.origin for each in repositories], 3)} is valid ({why})")
     splits = leak_free_splits(tasks, split_by, seed)
     members = [
-        SetTask(task, flaky[task.repository], split, fact)
+        SetTask(task, flaky[task.repository], split, wrong.get(task.id), fact)
         for task, split, fact in zip(tasks, splits, facts, strict=True)
     ]
     text = card(repositories, members, yields, split_by=split_by, seed=seed)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from regrade.datasets.mutation.mutants import ALL_OPERATORS
-from regrade.datasets.mutation.rebuilding import rebuild
+from regrade.datasets.mutation.rebuilding import rebuild, wrong_fixes
 from regrade.datasets.mutation.statement_operators import REMOVED_BODY, SEVERAL
 from regrade.datasets.tasks import Task
 from regrade.evaluators.task_curation.built_repository import BuiltRepository
@@ -70,6 +70,7 @@ def from_cross_module(repository: BuiltRepository) -> Iterator[Task]:
     found = find_cross_module(
         repository.scorer, repository.recipes, repository.tree.root, amounts, repository.report, repository.yields
     )
+    repository.wrong_fixes.update(wrong_fixes(found, repository.tree.root))
     for task in rebuild(found, repository.tree.root):
         shown = replace(task, fail_to_pass=tuple(test for test in task.fail_to_pass if _is_shown(test, task)))
         yield replace(task, source=CROSS_MODULE, kind=CROSS_MODULE, instruction=failing_behaviour(shown))

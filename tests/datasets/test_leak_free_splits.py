@@ -19,10 +19,14 @@ MODULES = 40
 def tree(tmp_path: Path) -> Tree:
     """Modules of two functions each; `copy` is one function under two names."""
     for number in range(MODULES):
-        text = f"def f(items):\n{LONG_BODY.format(factor=number)}\n\ndef g(items):\n{LONG_BODY.format(factor=-number - 1)}"
+        text = (
+            f"def f(items):\n{LONG_BODY.format(factor=number)}\n\ndef g(items):\n{LONG_BODY.format(factor=-number - 1)}"
+        )
         (tmp_path / f"m{number}.py").write_text(text)
     for name in ("one", "other"):
-        (tmp_path / f"{name}.py").write_text(f'def {name}(items: list):\n    """{name}"""\n{LONG_BODY.format(factor=99)}')
+        (tmp_path / f"{name}.py").write_text(
+            f'def {name}(items: list):\n    """{name}"""\n{LONG_BODY.format(factor=99)}'
+        )
     return Tree(tmp_path)
 
 

@@ -81,10 +81,10 @@ def test_build_runtime_and_lock(tree: Tree) -> None:
 
 @pytest.mark.parametrize(
     ("files", "build"),
-    [({}, ()), ({"setup.py": "import os; os.abort()"}, ("setuptools", "wheel")), ({"pyproject.toml": "[["}, ())],
+    [({}, None), ({"setup.py": "import os; os.abort()"}, ("setuptools", "wheel")), ({"pyproject.toml": "[["}, None)],
 )
 def test_a_repository_without_declarations_or_with_damaged_ones(
-    tmp_path: Path, files: dict[str, str], build: tuple[str, ...]
+    tmp_path: Path, files: dict[str, str], build: tuple[str, ...] | None
 ) -> None:
     (tmp_path / "requirements.txt").mkdir()
     for path, text in {"tox.ini": "no section", "noxfile.py": "def (", "Pipfile.lock": "{", **files}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.sources import list_tasks, load_tasks
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_repository
+from regrade.evaluators.task_curation.chosen_tests import TestChoice
 from regrade.evaluators.task_curation.task_set_building import BuiltSet, write_tasks
 from regrade.evaluators.task_curation.task_sources import from_commits
 from regrade.rewards.evidence import TestRun
@@ -163,3 +165,56 @@ def test_a_commit_becomes_its_tests_on_the_code_before_it_without_its_history(
     names = {path.name for path in task.base.root.rglob("*")}
     assert not names & {".git", "LATER.txt"}
     assert [each.id for each in from_commits(built)] == [task.id]
+
+
+@pytest.mark.slow
+def test_the_folder_is_complete_or_absent_and_the_same_again(
+    built: BuiltRepository, made: BuiltSet, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    (tmp_path / ".set.partial" / "suites").mkdir(parents=True)  # of a killed run
+    again = write_tasks([built], out)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    for path in files:
+        assert (out / path).read_bytes() == (made.folder / path).read_bytes(), path
+    assert [task.id for task in again.tasks] == [task.id for task in made.tasks]
+    card = (out / "README.md").read_text()
+    assert card.startswith(f"# {len(made.tasks)} tasks from shop\n")
+    assert "MIT License" in card
+    splits = {line["split"] for line in map(json.loads, (out / "tasks.jsonl").read_text().splitlines())}
+    assert sum(len(load_tasks(out, split)) for split in splits) == len(made.tasks)
+    with pytest.raises(UserError, match="has no task in the split 'nothing'"):
+        load_tasks(out, "nothing")
+    (out / "own.txt").write_text("notes")
+    with pytest.raises(UserError, match=r"contains 'own.txt', which is no part of a task set"):
+        write_tasks([built], out)
+    assert (out / "own.txt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ({}, "no test was found"),
+        ({"test_a.py": "def test_a():\n    assert False"}, "none of the 1 tests passes in every run"),
+        (
+            {"test_a.py": "import urllib.request\ndef test_a():\n    urllib.request.urlopen('http://example.org')"},
+            "1 of 1 tests need the network",
+        ),
+        ({"test_a.py": "import a\nwhile a: pass"}, "they were stopped"),
+        ({"test_a.py": "import a\ndef test_a(): assert a.f(1)"}, r"no task of .* is valid"),
+    ],
+    ids=["none", "failing", "network", "hanging", "weak"],
+)
+def test_a_suite_that_can_judge_nothing(tests: dict[str, str], message: str, tmp_path: Path) -> None:
+    write(tmp_path / "repo", {"a.py": "def f(a):\n    return a\n", **tests})
+    repo, out = tmp_path / "repo", tmp_path / "set"
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer, pytest.raises(UserError, match=message):
+        build_alone(repo, out, scorer, tmp_path / "cache")
+    assert not out.exists()
+
+
+def build_alone(repo: Path, out: Path, scorer: Scorer, cache: Path) -> None:
+    choice = TestChoice(time_limit=6)
+    write_tasks([built_repository(repo, scorer, python=sys.executable, cache=cache, choice=choice, runs=1)], out)
