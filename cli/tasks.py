@@ -227,9 +227,6 @@ def _proposed(files: list[Path], tasks: list[Task]) -> dict[str, list[Patch]]:
     return dict(found)
 
 
-SOURCE_NAMES = Literal["commits", "mutation", "cross-module", "features"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _BuildOptions:
     """Options of `regrade tasks build`."""
@@ -249,7 +246,7 @@ class _BuildOptions:
         ),
     ] = None
     source: Annotated[
-        list[SOURCE_NAMES] | None,
+        list[str] | None,
         typer.Option(help="Only this task source: commits, mutation, cross-module or features. Repeat for more."),
     ] = None
     limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="Maximum number of tasks of one source.")] = None
@@ -295,10 +292,11 @@ def build(options: _BuildOptions) -> None:
 
 def _build_set(options: _BuildOptions) -> None:
     from regrade.evaluators.scoring.scorer import Scorer
-    from regrade.evaluators.task_curation.built_repository import built_repository
+    from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_ones, built_repository
     from regrade.evaluators.task_curation.chosen_tests import TestChoice
-    from regrade.evaluators.task_curation.task_set_building import write_tasks
+    from regrade.evaluators.task_curation.task_set_building import chosen_sources, write_tasks
 
+    chosen_sources(options.source or ())
     if options.package or options.cross_module:
         raise UserError("--package and --cross-module are for pinned packages: leave them out beside a REPO")
     choice = TestChoice(
@@ -313,8 +311,9 @@ def _build_set(options: _BuildOptions) -> None:
         typer.echo(f"note: {one_line(note)}", err=True)
 
     with Scorer(sandbox=options.sandbox, workers=options.workers) as scorer, activities() as report:
-        built = [
-            built_repository(
+
+        def build_one(repo: str) -> BuiltRepository:
+            return built_repository(
                 repo,
                 scorer,
                 seed=options.seed,
@@ -325,8 +324,8 @@ def _build_set(options: _BuildOptions) -> None:
                 progress=report,
                 tell=tell,
             )
-            for repo in options.repo or ()
-        ]
+
+        built = built_ones(options.repo or (), build_one, tell)
         made = write_tasks(
             built, options.out, sources=options.source or (), split_by=options.split_by, seed=options.seed
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,6 +173,34 @@ def built_repository(
         limit=limit,
         report=report,
     )
+
+
+def built_ones(
+    sources: Sequence[str], build: Callable[[str], BuiltRepository], tell: Callable[[str], None]
+) -> list[BuiltRepository]:
+    """The repositories that can be built; of each other one, a note says why not.
+
+    Raises:
+        UserError: none can be built, or two have one name; with the reason.
+    """
+    built: dict[str, BuiltRepository] = {}
+    problems: list[UserError] = []
+    for source in sources:
+        try:
+            made = build(source)
+        except UserError as error:
+            problems.append(error)
+            if len(sources) > 1:
+                tell(f"{source} is left out: {error}")
+            continue
+        if made.name in built:
+            raise UserError(
+                f"{source} and {built[made.name].origin} are both called {made.name!r}: build two task sets"
+            )
+        built[made.name] = made
+    if not built:
+        raise problems[0]
+    return list(built.values())
 
 
 def _has_python(repository: Repository) -> bool:

@@ -97,6 +97,7 @@ def _tried(repository: BuiltRepository, history: GitHistory, candidate: _Candida
             sandbox=repository.scorer.sandbox,
             runs=repository.runs,
             cache=repository.cache,
+            reach=False,
         )
     except UserError:
         return None, 0.0, "its tests don't run in the environment of the newest commit"

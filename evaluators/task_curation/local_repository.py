@@ -146,11 +146,13 @@ def measure_tests(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
     own_python: bool = False,
+    reach: bool = True,
 ) -> MeasuredTests:
     """Detect the runner of a tree, and run its tests `runs` times; the result is cached.
 
     Args:
         own_python: were the requirements detected, not named by the user?
+        reach: is the reach of the tests measured?
 
     Raises:
         UserError: no test can be run, or none is found; with the reason.
@@ -170,6 +172,7 @@ def measure_tests(
         time_limit=DEFAULT_TIME_LIMIT if choice.time_limit is None else choice.time_limit,
         test_limit=choice.test_limit,
         cache=cache,
+        reach=reach,
     )
     try:
         suite, baseline = baselines.get(tree, suite, progress)

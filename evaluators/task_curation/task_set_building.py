@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def write_tasks(
     check_writable(folder)
     chosen = chosen_sources(sources)
     yields, tasks, facts = YieldReport(), list[Task](), list[dict[str, Any]]()
-    bases: set[str] = set()
+    bases: set[tuple[object, ...]] = set()
     for repository in (replace(each, yields=yields) for each in repositories):
         described = _Facts(repository)
         for name, source in chosen.items():
@@ -72,7 +72,7 @@ def write_tasks(
                 if reason := _left_out(task, bases):
                     yields.drop(task.kind, reason)
                     continue
-                bases.add(task.base.digest)
+                bases.add(_identity(task))
                 tasks.append(task)
                 facts.append(described.of(task))
     wrong = {task: patch for repository in repositories for task, patch in repository.wrong_fixes.items()}
@@ -91,9 +91,14 @@ def write_tasks(
     return BuiltSet(folder, tuple(tasks), yields)
 
 
-def _left_out(task: Task, bases: set[str]) -> str:
+def _identity(task: Task) -> tuple[object, ...]:
+    """Two tasks with the same bug and the same view of it are one."""
+    return task.base.digest, task.shown
+
+
+def _left_out(task: Task, bases: Collection[tuple[object, ...]]) -> str:
     """Why a valid task is not part of the set; empty: it is."""
-    if task.base.digest in bases:
+    if _identity(task) in bases:
         return DUPLICATE
     try:
         f"{patch_to(task).text}{task.reference.text if task.reference else ''}".encode()
