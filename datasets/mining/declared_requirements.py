@@ -164,7 +164,7 @@ def _tox_groups(tree: Tree) -> Iterator[RequirementGroup]:
             texts = [_factor_removed(line) for line in section.get("deps", "").splitlines()]
             yield RequirementGroup(
                 f"tox.ini [{name}]",
-                tuple(_with_files(tree, texts)),
+                _unique(_with_files(tree, texts)),
                 tuple(re.findall(r"[\w.-]+", re.sub(r"^\S+:", "", section.get("extras", ""), flags=re.MULTILINE))),
             )
     toml = _toml(tree, "tox.toml") or _table(_toml(tree, "pyproject.toml"), "tool", "tox")
@@ -172,7 +172,7 @@ def _tox_groups(tree: Tree) -> Iterator[RequirementGroup]:
     for name, table in tables.items():
         texts = [text for text in _texts(_table(table).get("deps")) if isinstance(text, str)]
         extras = tuple(_texts(_table(table).get("extras")))
-        yield RequirementGroup(f"tox [{name}]", tuple(_with_files(tree, texts)), extras)
+        yield RequirementGroup(f"tox [{name}]", _unique(_with_files(tree, texts)), extras)
 
 
 def _factor_removed(line: str) -> str:
@@ -195,7 +195,7 @@ def _nox_groups(tree: Tree) -> Iterator[RequirementGroup]:
                     texts += _as_lines([word for word in words if isinstance(word, str)])
             extras = [name for text in texts for name in re.findall(r"^(?:-e )?\.\[([\w.,-]+)\]$", text)]
             split = tuple(each for names in extras for each in names.split(","))
-            yield RequirementGroup(f"noxfile.py {function.name}", tuple(_with_files(tree, texts)), split)
+            yield RequirementGroup(f"noxfile.py {function.name}", _unique(_with_files(tree, texts)), split)
 
 
 def _as_lines(words: list[str]) -> list[str]:
@@ -212,21 +212,27 @@ def _as_lines(words: list[str]) -> list[str]:
 def _requirement_files(tree: Tree) -> Iterator[RequirementGroup]:
     for path in tree.paths():
         if REQUIREMENT_FILE.fullmatch(path):
-            yield RequirementGroup(path, tuple(_with_files(tree, [f"-r {path}"])))
+            yield RequirementGroup(path, _unique(_with_files(tree, [f"-r {path}"])))
 
 
-def _with_files(tree: Tree, lines: Iterable[str], folder: str = "", depth: int = 0) -> Iterator[str]:
+def _with_files(
+    tree: Tree, lines: Iterable[str], folder: str = "", above: frozenset[str] = frozenset()
+) -> Iterator[str]:
     """The requirements of the lines of a requirements file, with those of the files that it names."""
     for line in lines:
         text = re.sub(r"(?:^|\s)#.*$", "", line).strip().replace("{toxinidir}/", "").replace("{tox_root}/", "")
         text = re.split(r"\s--hash", text, maxsplit=1)[0].rstrip("\\ ")
         if match := re.match(r"(?:-r|--requirement)[\s=]*(\S+)", text):
-            path = match[1] if not folder else f"{folder}/{match[1]}"
-            content = _text(tree, _normal_path(path)) if depth < 8 else None
+            path = _normal_path(match[1] if not folder else f"{folder}/{match[1]}")
+            content = None if path in above else _text(tree, path)
             if content is not None:
-                yield from _with_files(tree, content.splitlines(), path.rpartition("/")[0], depth + 1)
+                yield from _with_files(tree, content.splitlines(), path.rpartition("/")[0], above | {path})
         elif text and not text.startswith("-"):
             yield from _valid([text])
+
+
+def _unique(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
 
 
 def _normal_path(path: str) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -257,7 +258,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     try:
         with tarfile.open(archive) as opened:
             opened.extractall(folder, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"cannot unpack {archive.name}: {error}; no file of it was stored") from error
     roots = list(folder.iterdir())
     if len(roots) != 1 or not roots[0].is_dir():

@@ -101,7 +101,7 @@ def test_patches_plant_and_remove_a_bug_of_several_lines(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["if a: return b", "if a:\n        return b\n    elif b:\n        return a", "return a"]
+    "body", ["if a:\n        return b\n    elif b:\n        return a", "return a"]
 )
 def test_what_no_kind_touches(body: str) -> None:
     source = f"def f(a, b):\n    {body}\n"
