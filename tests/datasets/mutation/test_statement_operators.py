@@ -100,9 +100,7 @@ def test_patches_plant_and_remove_a_bug_of_several_lines(tmp_path) -> None:
             assert apply_patch(planted, reference_patch(mutant)).read("cart.py") == FUNCTION
 
 
-@pytest.mark.parametrize(
-    "body", ["if a:\n        return b\n    elif b:\n        return a", "return a"]
-)
+@pytest.mark.parametrize("body", ["if a:\n        return b\n    elif b:\n        return a", "return a"])
 def test_what_no_kind_touches(body: str) -> None:
     source = f"def f(a, b):\n    {body}\n"
     assert [mutant.kind for kind in STATEMENT_OPERATORS for mutant in of(kind, source)] in ([], [REMOVED_BODY])
