@@ -291,12 +291,14 @@ def build(options: _BuildOptions) -> None:
 
 
 def _build_set(options: _BuildOptions) -> None:
+    from regrade.datasets.formats.task_sets import check_writable
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_ones, built_repository
     from regrade.evaluators.task_curation.chosen_tests import TestChoice
     from regrade.evaluators.task_curation.task_set_building import chosen_sources, write_tasks
 
     chosen_sources(options.source or ())
+    check_writable(options.out)
     if options.package or options.cross_module:
         raise UserError("--package and --cross-module are for pinned packages: leave them out beside a REPO")
     choice = TestChoice(

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from regrade.datasets.errors import UserError
 from regrade.datasets.mining.declared_requirements import (
     RequirementGroup,
@@ -22,7 +25,7 @@ from regrade.datasets.mining.repositories import Repository
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.native_code import EXTENSIONS
 from regrade.evaluators.sandboxes.base import Sandbox
-from regrade.evaluators.task_curation.layout import imported_by_tests, python_path
+from regrade.evaluators.task_curation.layout import imported_by_tests, project_names, python_path
 from regrade.evaluators.task_curation.locked_requirements import lock
 from regrade.evaluators.task_curation.project_wheel import ProjectWheel, build_project_wheel, generated_files
 
@@ -158,10 +161,18 @@ class _Requirements:
         return set(names) - set(environments.import_origins(python, names)) if names else set()
 
     def _expanded(self, group: RequirementGroup) -> RequirementGroup:
-        own = self._wheel.required_for(group.extras) if group.extras else ()
+        """The group with the requirements of its extras, and without the project itself: its own files are tested."""
+        own = {*project_names(self._repository.root), self._wheel.name}
+        extras, requirements = list(group.extras), list[str]()
+        for text in group.requirements:
+            requirement = Requirement(text)
+            if canonicalize_name(requirement.name) in own:
+                extras += sorted(requirement.extras)
+            else:
+                requirements.append(text)
         runtime = set(self._wheel.required_for())
-        requirements = (*group.requirements, *(each for each in own if each not in runtime))
-        return RequirementGroup(group.origin, tuple(dict.fromkeys(requirements)), group.extras)
+        requirements += [each for each in self._wheel.required_for(extras) if each not in runtime]
+        return RequirementGroup(group.origin, tuple(dict.fromkeys(requirements)), tuple(extras))
 
 
 def _hints_at(group: RequirementGroup, missing: set[str]) -> bool:

@@ -18,6 +18,7 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from regrade.datasets.patches import is_safe
 from regrade.datasets.tasks import Limits
@@ -59,6 +60,8 @@ class ProjectWheel:
 
     error: str = ""
     """Why there is no wheel; empty: there is one."""
+    name: str = ""
+    """Normalised."""
     requires: tuple[str, ...] = ()
     """Its requirements, those of extras with a marker."""
     extras: tuple[str, ...] = ()
@@ -67,12 +70,17 @@ class ProjectWheel:
     """Path -> content of each file in the wheel."""
 
     def required_for(self, extras: Collection[str] = ()) -> tuple[str, ...]:
-        """The requirements with these extras, for the current Python."""
-        chosen = []
-        for text in self.requires:
-            requirement = Requirement(text)
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+        """The requirements with these extras, for the current Python. An extra may name others of the same project."""
+        chosen: list[str] = []
+        wanted = ["", *extras]
+        for extra in wanted:  # the loop appends to it
+            for text in self.requires:
+                requirement = Requirement(text)
+                if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+                    continue
+                if canonicalize_name(requirement.name) == self.name:
+                    wanted += sorted(requirement.extras.difference(wanted))
+                    continue
                 requirement.marker = None
                 chosen.append(str(requirement))
         return tuple(dict.fromkeys(chosen))
@@ -147,6 +155,7 @@ def _read(archive: Path) -> ProjectWheel:
     metadata = next((text for path, text in files.items() if re.fullmatch(r"[^/]+\.dist-info/METADATA", path)), b"")
     message = Parser().parsestr(metadata.decode("utf-8", "replace"), headersonly=True)
     return ProjectWheel(
+        name=canonicalize_name(message.get("Name", "")),
         requires=tuple(_requirements(message)),
         extras=tuple(message.get_all("Provides-Extra", [])),
         licence=_licence(message),

@@ -24,6 +24,8 @@ Provides-Extra: fast
 Requires-Dist: attrs >=23
 Requires-Dist: never ; python_version < "3"
 Requires-Dist: orjson ; extra == "fast"
+Provides-Extra: all
+Requires-Dist: Shop[fast] ; extra == "all"
 Requires-Dist: other @ https://example.org/other.whl
 
 """
@@ -79,9 +81,10 @@ def test_a_hostile_build_reaches_nothing_and_its_wheel_is_read(tmp_path: Path) -
         wheel = build_project_wheel(root, Path(sys.executable), sandbox)
     assert wheel.error == ""
     assert wheel.licence == "MIT"
-    assert wheel.extras == ("fast",)
+    assert wheel.extras == ("fast", "all")
     assert wheel.required_for() == ("attrs>=23",)
     assert wheel.required_for(["fast"]) == ("attrs>=23", "orjson")
+    assert wheel.required_for(["all"]) == ("attrs>=23", "orjson")
     files = generated_files(wheel, root, (".",))
     assert set(files) == {"shop-1.dist-info/METADATA", "shop/_reached.py"}
     assert files["shop/_reached.py"] == b"[]"
