@@ -114,4 +114,4 @@ def _changed_fields(suite: TestSuite) -> Iterable[tuple[str, Any]]:
     for each in fields(TestSuite):
         value = getattr(suite, each.name)
         if each.name != "reach" and value != getattr(plain, each.name):
-            yield each.name, sorted(value) if isinstance(value, frozenset) else msgspec.to_builtins(value)
+            yield each.name, msgspec.to_builtins(value, order="sorted")

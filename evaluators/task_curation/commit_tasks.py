@@ -14,13 +14,16 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.mining.git_history import Commit, FileChange, GitHistory
 from regrade.datasets.mining.repositories import REPOSITORIES, Repository
+from regrade.datasets.mutation.rebuilding import failure_text
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.static.languages import is_test, language_of
 from regrade.evaluators.task_curation.built_repository import BuiltRepository
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
+from regrade.evaluators.task_curation.failure_excerpts import failures
+from regrade.evaluators.task_curation.instructions import failing_behaviour
 from regrade.evaluators.task_curation.local_repository import MeasuredTests, measure_tests
-from regrade.evaluators.task_curation.mutation_tasks import FAILING, run_of
+from regrade.evaluators.task_curation.mutation_tasks import run_of
 from regrade.rewards.evidence import End, TestRun
 
 COMMITS = "commits"
@@ -154,8 +157,15 @@ def _measured_task(
     if run.end is not End.COMPLETED or not broken or len(broken) == len(task.pass_to_pass):
         return None, run
     guarded = tuple(test for test in task.pass_to_pass if test not in broken)
-    first = next((run.outcomes[test].message for test in run.broken if run.outcomes[test].status in FAILING), "")
-    return replace(task, fail_to_pass=tuple(sorted(broken)), pass_to_pass=guarded, failure=first), run
+    number = {test: index for index, test in enumerate(task.pass_to_pass)}
+    told = failures(run, number)
+    found = replace(
+        task,
+        fail_to_pass=tuple(sorted(broken)),
+        pass_to_pass=guarded,
+        failure=failure_text(told[0], base) if told else "",
+    )
+    return replace(found, instruction=failing_behaviour(found)), run
 
 
 def _why_none(run: TestRun) -> str:

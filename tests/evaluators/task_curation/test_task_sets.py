@@ -197,9 +197,11 @@ def test_the_folder_is_complete_or_absent_and_the_same_again(
     ("tests", "message"),
     [
         ({}, "no test was found"),
-        ({"test_a.py": "def test_a():\n    assert False"}, "none of the 1 tests passes in every run"),
+        ({"test_a.py": "import a\ndef test_a():\n    assert a.f(1) == 2"}, "none of the 1 tests passes in every run"),
         (
-            {"test_a.py": "import urllib.request\ndef test_a():\n    urllib.request.urlopen('http://example.org')"},
+            {
+                "test_a.py": "import a, urllib.request\ndef test_a():\n    a.f(urllib.request.urlopen('http://example.org'))"
+            },
             "1 of 1 tests need the network",
         ),
         ({"test_a.py": "import a\nwhile a: pass"}, "they were stopped"),
