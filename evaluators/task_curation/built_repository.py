@@ -55,6 +55,8 @@ class BuiltRepository:
     groups: tuple[str, ...] = ()
     """Where the requirements are declared."""
     notes: tuple[str, ...] = ()
+    choice: TestChoice = TestChoice()
+    """Which tests are collected, as far as the user names them."""
     seed: int = 0
     runs: int = 3
     """Runs of the tests without a patch, at each state."""
@@ -138,7 +140,8 @@ def built_repository(
         report(f"{repository.name}: building the environment of the tests", 0, 0)
         environment = build_environment(repository, scorer.sandbox, place, tell)
         repository, requirements = environment.repository, environment.requirements
-    choice = configured(repository.tree, choice or TestChoice())
+    named = choice or TestChoice()
+    choice = configured(repository.tree, named)
     measured = measure_tests(
         repository.tree,
         requirements,
@@ -168,6 +171,7 @@ def built_repository(
         licence=(environment.licence if environment else "") or _licence(repository.tree),
         groups=environment.groups if environment else (),
         notes=environment.notes if environment else (),
+        choice=named,
         seed=seed,
         runs=runs,
         limit=limit,

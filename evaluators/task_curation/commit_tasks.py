@@ -7,6 +7,7 @@ of the commit. The tree is exported without its history, so no later commit can 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +20,14 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.static.languages import is_test, language_of
 from regrade.evaluators.task_curation.built_repository import BuiltRepository
-from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
+from regrade.evaluators.task_curation.chosen_tests import configured
 from regrade.evaluators.task_curation.failure_excerpts import failures
 from regrade.evaluators.task_curation.instructions import failing_behaviour
 from regrade.evaluators.task_curation.local_repository import MeasuredTests, measure_tests
 from regrade.evaluators.task_curation.mutation_tasks import run_of
 from regrade.rewards.evidence import End, TestRun
 
+logger = logging.getLogger(__name__)
 COMMITS = "commits"
 """`Task.source` of these tasks."""
 MOST_COMMITS = 400
@@ -96,13 +98,14 @@ def _tried(repository: BuiltRepository, history: GitHistory, candidate: _Candida
         measured = measure_tests(
             fixed,
             repository.requirements,
-            configured(fixed, TestChoice()),
+            configured(fixed, repository.choice),
             sandbox=repository.scorer.sandbox,
             runs=repository.runs,
             cache=repository.cache,
             reach=False,
         )
-    except UserError:
+    except UserError as error:
+        logger.info("commit %s of %s: %s", commit.sha[:12], repository.name, error)
         return None, 0.0, "its tests don't run in the environment of the newest commit"
     seconds = measured.baseline.seconds * repository.runs
     base = _tests_first(before, candidate, texts, measured.suite)
