@@ -55,7 +55,7 @@ class BuiltRepository:
     groups: tuple[str, ...] = ()
     """Where the requirements are declared."""
     notes: tuple[str, ...] = ()
-    choice: TestChoice = TestChoice()
+    choice: TestChoice = field(default_factory=TestChoice)
     """Which tests are collected, as far as the user names them."""
     seed: int = 0
     runs: int = 3
