@@ -151,7 +151,10 @@ class Experiment:
                 settings=self.settings.grpo, model=str(start), budget=Budget(steps), reward=self.reward(name), seed=seed
             )
             with stage(f"{name}, seed {seed}: GRPO") as report:
-                train(plan, self.tasks(seed).tests_only, self.scorer, run.folder, progress=report)
+                train(
+                    plan, self.tasks(seed).tests_only, self.scorer, run.folder,
+                    progress=lambda _what, done, total: report(done, total),
+                )  # fmt: skip
         return run.checkpoint("grpo")
 
     def judged(self, name: str, seed: int) -> pd.DataFrame:

@@ -221,7 +221,11 @@ def _driver(
 
             yield _chat(LocalChat(language_model, temperature, seed=seed))
             return
+        from regrade.policy_training.environments.agent_policy import AgentFormat
         from regrade.policy_training.environments.compact_loop import run_watched, watched_dialogue
+
+        if AgentFormat.of_checkpoint(Path(name)).limits.turns == 1:
+            _note(f"{name} was not trained as an agent of several turns: it may write no action that can be read")
 
     def run(work: Work) -> None:
         def watch(step: Step) -> None:
@@ -264,7 +268,8 @@ def _run(work: Work, run: EpisodeDriver) -> Episode:
     try:
         run(work)
     except LostAttemptError as error:
-        raise UserError(f"the endpoint gave no answer: {one_line(error)}") from error
+        advice = "start the server, or give its base URL with --endpoint (it often ends in /v1)"
+        raise UserError(f"the endpoint gave no answer: {one_line(error)}; {advice}") from error
     finally:
         work.try_to_store()
     assert work.session is not None

@@ -74,7 +74,8 @@ class TrajectoryDisplay:
             used.append(counted(episode.tokens, "token"))
         self._print(f"{episode.end.value} after {', '.join(used)}", "bold")
         if episode.steps and not any(step.tool for step in episode.steps):
-            self._print("no action could be read from all that the model wrote: does it know tool calls?", "yellow")
+            advice = "give a model that calls tools, or one trained on one-line actions with --format compact"
+            self._print(f"no action could be read from all that the model wrote: {advice}", "yellow")
 
     def _print(self, text: str, style: str = "") -> None:
         _print(self._console, text, style)

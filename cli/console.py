@@ -195,6 +195,9 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
 
         def report(description: str, done: int, total: int) -> None:
             if description not in started:
+                for task in bars.tasks:
+                    if task.total is None:  # work without an end is over when other work begins
+                        bars.update(task.id, visible=False)
                 started[description] = bars.add_task(description, total=None)
             bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
 
@@ -204,7 +207,7 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def _log_lines() -> Iterator[Callable[[str, int, int], None]]:
     """Progress for a log: a line per tenth of long work, and the current state after each interval without a line."""
-    tenths: dict[str, int] = {}
+    tenths: dict[tuple[str, int], int] = {}  # by description and total: a second part may have its name
     latest = ["", ""]  # description and line
     unfinished: set[str] = set()  # descriptions with a line: each gets a last line too, or the log would seem to stop
     lock = threading.Lock()
@@ -221,10 +224,10 @@ def _log_lines() -> Iterator[Callable[[str, int, int], None]]:
         tenth = 10 * done // max(total, 1)
         with lock:
             latest[:] = description, f"{description}: {done}/{total}" if total else f"{description} ..."
-            is_tenth = tenth > tenths.get(description, 0) and total >= MIN_TOTAL_FOR_TENTHS
+            is_tenth = tenth > tenths.get((description, total), 0) and total >= MIN_TOTAL_FOR_TENTHS
             is_end = 0 < total <= done and description in unfinished
             if is_tenth:
-                tenths[description] = tenth
+                tenths[description, total] = tenth
             if is_tenth or is_end:
                 print_latest()
             if is_end:

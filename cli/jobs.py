@@ -99,10 +99,15 @@ def score_files(sources: Sequence[str], request: ScoreRequest) -> list[PatchResu
     Raises:
         UserError: the task, the reward or the sandbox is not available, or the only patch is refused.
     """
+    from regrade.rewards.errors import errors_of_attempt
+
     with scoring(sources, request) as (batch, task, reward, scorer), progress("scoring") as report:
         jobs = [(task, patch) for patch in batch.patches.values()]
         evidence = scorer.gather(jobs, reward.needs, reachable=request.reachable, progress=report)
-        breakdowns = [reward.evaluate(evidence_set) for evidence_set in evidence]
+        breakdowns = []
+        for source, found in zip(batch.patches, evidence, strict=True):
+            with errors_of_attempt(str(source)):
+                breakdowns.append(reward.evaluate(found))
     return batch.results(breakdowns, evidence)
 
 

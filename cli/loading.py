@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regrade.cli.console import one_line, progress
+from regrade.cli.console import activities, one_line, progress
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
@@ -19,8 +19,14 @@ def load(source: str, split: str | None) -> list[Task]:
     """The tasks of a source. Raises UserError."""
     from regrade.datasets.sources import load_tasks
 
-    with progress("downloading packages") as report:
-        return load_tasks(source, split=split, progress=report)
+    with activities() as report:
+
+        def told(done: int, total: int) -> None:
+            report("downloading packages", done, total)
+            if done == total:
+                report("making the tasks", 0, 0)
+
+        return load_tasks(source, split=split, progress=told)
 
 
 def load_one(source: str, task_id: str) -> Task:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regrade.cli.console import print_json, progress, stdout, stdout_to_stderr
+from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.evaluators.analysis.reward_audit import Audit
@@ -93,7 +94,13 @@ def audit(
     from regrade.evaluators.storage.run import Run
 
     trained = audit_training(Run.open(run)) if (run / "manifest.json").exists() else []
-    rows = [] if trained and not any((run / "evaluations").glob("*.jsonl")) else audits.read_rows(run)
+    is_evaluated = any((run / "evaluations").glob("*.jsonl"))
+    if not trained and not is_evaluated and run.is_dir() and Run.open(run).training():
+        raise UserError(
+            f"{run}: its training log has no components of a reward, since sft learns without one and a training that "
+            "has just begun has no step yet; give a training by another algorithm, or a run of `regrade evaluate`"
+        )
+    rows = [] if trained and not is_evaluated else audits.read_rows(run)
     audited = audits.audit(rows) if rows else None
     if json:
         record = {} if audited is None else audited.to_json()

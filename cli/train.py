@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regrade.cli.console import progress, stderr
+from regrade.cli.console import activities, stderr
 from regrade.cli.extras import check_training_libraries, training_libraries
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
@@ -22,6 +22,7 @@ from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
+    from regrade.evaluators.storage.run import Run
     from regrade.policy_training.recipe_files import TrainingRecipe
 
 
@@ -56,8 +57,13 @@ def train(options: TrainingOptions) -> None:
     """
     recipe = recipe_of(options)
     check_training_libraries("`regrade train`")
+    if options.track is not None:  # before tasks are made
+        from regrade.policy_training.trainers.tracking import check_trackers
+
+        check_trackers((options.track,))
     loaded = _tasks_to_learn(recipe)
     with training_libraries("`regrade train`"):  # they take seconds to import
+        from regrade.policy_training.policies.models import check_model
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.processes import is_main, on_this_machine
@@ -68,6 +74,7 @@ def train(options: TrainingOptions) -> None:
 
     algorithm, out, sandbox = recipe.algorithm, options.out, options.sandbox
     plan = TrainingPlan.of(recipe)
+    check_model(plan.model)  # before tests are run
     if algorithm != "sft":
         check_teaches(plan.reward)  # before tests are run
     plan = replace(
@@ -80,18 +87,48 @@ def train(options: TrainingOptions) -> None:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     chosen = measured(loaded, sandbox)
     probes = model_probes(options.reward_model)
-    if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
-        _tell(f"{out} holds a finished training: nothing is trained")
+    was_finished = (out / "manifest.json").exists() and Run.open(out).finished(algorithm)
     workers = options.workers or max(1, (os.cpu_count() or 1) // on_this_machine())
     if not is_main():  # of several processes: it plays and judges its share, and says and writes nothing
         with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
             run_training(plan, chosen, scorer, out)
         return
-    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
-        checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
+    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, activities() as report:
+
+        def told(what: str, done: int, total: int) -> None:
+            report(f"{algorithm}: {what}", done, total)
+
+        told("loading the model", 0, 0)
+        checkpoint = run_training(plan, chosen, scorer, out, progress=told, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")
+    if was_finished:  # and it was this one: another is refused
+        _tell(f"{out} holds this training, finished: nothing is trained")
+    if note := vain_note(Run.open(out), algorithm):
+        _tell(f"note: {note}")
+    taught = (
+        "" if algorithm in ("sft", "reward-model") else f"; what each component taught: regrade rewards audit {out}"
+    )
+    _tell(f"all curves: regrade report {out}{taught}")
     typer.echo(checkpoint)
+
+
+def vain_note(run: Run, algorithm: str) -> str:
+    """A sentence about a training that compared attempts and found no difference; empty for all others."""
+    from regrade.evaluators.analysis.training_audit import audit_training
+
+    if algorithm not in ("grpo", "rloo"):
+        return ""
+    audits = {audited.phase: audited for audited in audit_training(run)}
+    audited = audits.get(algorithm)
+    if audited is None or not audited.groups or audited.different_groups:
+        return ""
+    shares = [row["malformed"] for row in run.training()[algorithm] if row.get("malformed") is not None]
+    unread = f" ({sum(shares) / len(shares):.0%} of them could not be read)" if shares else ""
+    return (
+        f"nothing was learned: at each of {audited.groups} times a task was tried, all attempts were paid the same"
+        f"{unread}; train by sft first, choose easier tasks, or make more attempts (--samples)"
+    )
 
 
 def _tasks_to_learn(recipe: TrainingRecipe) -> list[Task]:

@@ -84,8 +84,8 @@ def check(options: PreflightOptions) -> None:
 
     agent = AgentFormat.of_checkpoint(Path(options.model)) if limits is None else AgentFormat(limits)
     pays = DEFAULT_TRAINING_REWARD if options.reward is None else load_training_reward(options.reward)
-    chosen = measured(loaded, options.sandbox)
     model = load_model(options.model, to_train=True)
+    chosen = measured(loaded, options.sandbox)
     sampling, probes = Sampling(options.temperature, options.samples), model_probes(options.reward_model)
     scoring = Scorer(sandbox=options.sandbox, workers=options.workers, probes=probes)
     with scoring as scorer, activities() as report:

@@ -81,7 +81,7 @@ def _stored(step: Step) -> _StoredStep:
         tool=step.tool,
         observation=shortened(step.observation),
         seconds=step.seconds if math.isfinite(step.seconds) else None,
-        arguments={str(name): _plain(value) for name, value in step.arguments.items()},
+        arguments={str(name): plain_argument(value) for name, value in step.arguments.items()},
         is_mistake=step.is_mistake,
         is_change=step.is_change,
         patch_digest=step.patch_digest,
@@ -112,8 +112,9 @@ def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
     return f"{text[:half]}\n[{len(text) - 2 * half:,} characters cut]\n{text[-half:]}"
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """An argument as JSON that every reader accepts: a model may write NaN, or an integer of a thousand digits."""
+def plain_argument(value: Any, depth: int = 0) -> Any:
+    """An argument as JSON that every reader accepts: a model may write NaN, or an integer of a thousand digits. Very
+    long texts are cut."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -123,9 +124,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     if depth < DEEPEST and isinstance(value, Mapping):
-        return {shortened(str(name)): _plain(each, depth + 1) for name, each in value.items()}
+        return {shortened(str(name)): plain_argument(each, depth + 1) for name, each in value.items()}
     if depth < DEEPEST and isinstance(value, list | tuple):
-        return [_plain(each, depth + 1) for each in value]
+        return [plain_argument(each, depth + 1) for each in value]
     return shortened(_text(value))
 
 

@@ -36,6 +36,8 @@ never leaves its module. Any other exception is a defect of the program.
             patch; the gatherer, which leaves unscored
         ScanStoppedError (evaluators/scoring/static_workers.py): a static probe that does not end; the pool of their
             processes, which blames the patch or the base
+        OutOfTimeError (datasets/limited_calls.py): a call of a user's code that does not end; the reward or the probe,
+            whose error names it
         RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
         ToolMistakeError (policy_training/environments/edited_tree.py): an agent's use of a tool; the running episode,
             which makes it the observation

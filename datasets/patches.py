@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -12,7 +10,8 @@ from pathlib import PurePosixPath
 from regrade.datasets.errors import PatchError as PatchError
 from regrade.datasets.errors import UserError
 from regrade.datasets.patch_forms import plain_diff
-from regrade.datasets.plain_diffs import NOWHERE, DiffEntry, PlainDiff, git_header, side
+from regrade.datasets.plain_diffs import NOWHERE, DiffEntry, PlainDiff
+from regrade.datasets.text_diffs import unified_diff_of
 
 LARGEST_MB = 4
 """The size limit of a patch. No hand or model writes a larger change of code; parsing it would take minutes."""
@@ -111,8 +110,8 @@ class Patch:
     @classmethod
     def between(cls, before: dict[str, str], after: dict[str, str]) -> Patch:
         """The patch from the texts `before` to the texts `after` (path -> text; a missing path is a missing file)."""
-        pairs = [(path, before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())]
-        return cls("".join(_unified(path, old, new) for path, old, new in pairs if old != new))
+        paths = sorted(before.keys() | after.keys())
+        return cls("".join(unified_diff_of(path, before.get(path), after.get(path)) for path in paths))
 
 
 @dataclass(frozen=True)
@@ -166,16 +165,3 @@ def check_path(name: str) -> None:
     longest = max((len(part.encode("utf-8", "surrogatepass")) for part in pure.parts), default=0)
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST_PATH or longest > LONGEST_NAME:
         raise PatchError(f"the path {name[:40]!r}... is too long (limits: {LONGEST_PATH} bytes, {LONGEST_NAME} a name)")
-
-
-def _unified(path: str, old: str | None, new: str | None) -> str:
-    old_name, new_name = (NOWHERE if text is None else path for text in (old, new))
-    lines = difflib.unified_diff(_lines(old or ""), _lines(new or ""), side("a", old_name), side("b", new_name))
-    text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
-    return f"{git_header(path, path)}\n{mode}{text}"
-
-
-def _lines(text: str) -> list[str]:
-    """Lines with their newlines. As in git, a form feed or a carriage return does not end a line."""
-    return io.StringIO(text, newline="\n").readlines()

@@ -19,8 +19,12 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
-from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
-from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.attempts import Attempt, gather, scored_answers, write_attempts
+from regrade.policy_training.environments.demonstration_files import (
+    DemonstrationFile,
+    read_transcripts,
+    write_demonstrations,
+)
 from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.reward_check import check_teaches
@@ -40,7 +44,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
-from regrade.policy_training.trainers.expert_iteration import ExpertIteration
+from regrade.policy_training.trainers.expert_iteration import SAMPLED, ExpertIteration
 from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
@@ -67,8 +71,10 @@ from regrade.policy_training.trainers.sft import demonstrations, train_sft
 from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
 
-Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
+Progress = Callable[[str, int, int], None]
+"""What is done (`executing demonstrations`, `sampling`, `executing`, `tracing`, `training`), how much of how much."""
+Tell = Callable[[str], None]
+Lessons = Callable[[Run, LanguageModel, Progress | None, Tell | None], Sequence[Transcript]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +168,7 @@ def train_recipe(
     out: Path,
     *,
     probe_tasks: Sequence[Task] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train a model as a recipe says, on these tasks; see `train`.
 
@@ -183,8 +189,8 @@ def train(
     scorer: Scorer,
     out: Path,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Path:
     """Train a model and save it; the training log and the manifest are in `out`.
 
@@ -197,7 +203,9 @@ def train(
     answers of its own, `reward-model` from executed attempts).
 
     Args:
-        tell: called with one line per alarm of the stability guard. Default: None: the log.
+        progress: called with (what is done now, such as `training`; how much; of how much, 0 if unknown).
+        tell: called with one line per alarm of the stability guard, and one about an agent's demonstrations. Default:
+            None: the log.
 
     Returns:
         the folder of the checkpoint. With `save_every`, checkpoints along the training are beside it, as
@@ -219,8 +227,8 @@ def _train(
     tasks: Sequence[Task],
     scorer: Scorer,
     out: Path,
-    progress: Callable[[int, int], None] | None,
-    tell: Callable[[str], None] | None,
+    progress: Progress | None,
+    tell: Tell | None,
 ) -> Path:
     _check(plan, tasks)
     # Errors in the tasks are reported before a model is loaded and a folder created.
@@ -287,7 +295,7 @@ def _take_part(plan: TrainingPlan, lessons: Lessons, tasks: Sequence[Task], scor
     run = Run(out)  # which the main process has made
     if is_to_train:
         language_model = _model(plan)
-        examples = lessons(run, language_model, None)
+        examples = lessons(run, language_model, None, None)
         guard = None if plan.stability is None else _guard(run, plan, language_model, scorer, None, lambda _line: None)
         with suppress(UnstableTrainingError):  # the main process reports it
             _run_trainer(run, replace(plan, track=()), language_model, examples, tasks, scorer, None, guard)
@@ -302,7 +310,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _run, _model, _progress: ()
+        return lambda _run, _model, _progress, _tell: ()
     if plan.demonstrations is not None:
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
@@ -311,27 +319,39 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
                 f"{plan.demonstrations}: a trace has {longest} turns, and the agent {turns}: make the traces with "
                 f"`turns={turns}`, or give the agent at least {longest}"
             )
-        return lambda _run, _model, _progress: traces
+        return lambda _run, _model, _progress, _tell: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _run, _model, _progress: answers
+        return lambda _run, _model, _progress, _tell: answers
     limits = plan.agent.limits
     Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
-    def execute(run: Run, model: LanguageModel, progress: Progress | None) -> Sequence[Transcript]:
+    def execute(run: Run, model: LanguageModel, progress: Progress | None, tell: Tell | None) -> Sequence[Transcript]:
         began, path = time.monotonic(), run.folder / "demonstrations.jsonl"
         form = CompactExpert if Harmony.of(model.tokenizer) is None else CallExpert
+        told = None if progress is None else partial(progress, "executing demonstrations")
         demonstrator = Demonstrator(tasks, scorer, limits, seed=plan.seed, form=form)
         if run.finished("demonstrations"):
-            return write_demonstrations(demonstrator, path, progress).transcripts
+            return write_demonstrations(demonstrator, path, told).transcripts
         with run.phase("demonstrations"):
-            made = write_demonstrations(demonstrator, path, progress)
+            made = write_demonstrations(demonstrator, path, told)
             run.rewind("demonstrations")
             counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
             run.log("demonstrations", 1, time.monotonic() - began, **counts)
+            if tell is not None:
+                tell(f"demonstrations: {made.traces} traces, {made.with_mistakes} of them with a mistake{_gaps(made)}")
         return made.transcripts
 
     return execute
+
+
+def _gaps(made: DemonstrationFile) -> str:
+    """Which traces are missing, and why most of them."""
+    if not made.left_out:
+        return ""
+    why, times = made.reasons[0]
+    most = "" if times == len(made.left_out) else f"{times} of them: "
+    return f"; {len(made.left_out)} could not be made ({most}{why})"
 
 
 def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -365,21 +385,23 @@ def _train_into(
     lessons: Lessons,
     tasks: Sequence[Task],
     scorer: Scorer,
-    progress: Callable[[int, int], None] | None,
-    tell: Callable[[str], None] | None,
+    progress: Progress | None,
+    tell: Tell | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
     language_model = _model(plan)
-    examples = lessons(run, language_model, progress)
+    examples = lessons(run, language_model, progress, tell)
     with run.phase(plan.algorithm):
         begun = last_step(run.folder / "trainer")
         run.rewind(plan.algorithm, begun)
         run.rewind_samples(begun)
         log = _log(run, plan, language_model, progress)
         guard = _guard(run, plan, language_model, scorer, log, tell)
+        if progress is not None:
+            progress("training", 0, 0)  # the first step may take long, as may a probe before it
         try:
             with tracked(plan.track, run.folder):
-                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
+                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard, progress)
         except UnstableTrainingError as error:
             checkpoint = language_model.save(run.checkpoint(plan.algorithm), plan.files)
             raise UnstableTrainingError(f"{error}. The checkpoint is {checkpoint}") from error
@@ -402,7 +424,7 @@ def _guard(
     language_model: LanguageModel,
     scorer: Scorer,
     log: StepLog | None,
-    tell: Callable[[str], None] | None,
+    tell: Tell | None,
 ) -> StabilityGuard | None:
     if plan.stability is None:
         return None
@@ -444,6 +466,7 @@ def _run_trainer(
     scorer: Scorer,
     log: StepLog | None,
     guard: StabilityGuard | None,
+    progress: Progress | None = None,
 ) -> None:
     of_all: _TrainerArguments = {
         "out": run.folder / "trainer",
@@ -467,7 +490,12 @@ def _run_trainer(
             train_sft(model, examples, settings, **of_all)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=partial(keep, 0), **of_all)
+
+            def keep_once(attempts: list[Attempt]) -> None:
+                run.rewind_samples(-1)  # a process that was killed at once after it has left the same
+                keep(0, attempts)
+
+            done = loop.round(model, tasks, scorer, reward=plan.reward, keep=keep_once, progress=progress, **of_all)
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **done.figures, **waited)
@@ -476,7 +504,7 @@ def _run_trainer(
         case PPOSettings() as settings:
             train_ppo(model, tasks, scorer, settings, **online)
         case RewardModelSettings() as settings:
-            _train_reward_model(run, plan, settings, model, tasks, scorer, log)
+            _train_reward_model(run, plan, settings, model, tasks, scorer, log, progress)
 
 
 def _keep_nothing(*_: Any) -> None:
@@ -491,8 +519,11 @@ def _train_reward_model(
     tasks: Sequence[Task],
     scorer: Scorer,
     log: StepLog | None,
+    progress: Progress | None,
 ) -> None:
-    attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
+    sampled = run.folder / "trainer" / SAMPLED
+    sampler = ModelPolicy(model, "sampler")
+    attempts, _ = gather(sampler, tasks, settings.sampling, plan.seed, scorer, plan.reward, progress, stored=sampled)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
         model,
@@ -505,11 +536,10 @@ def _train_reward_model(
     )
     run.rewind("reward-model-test")
     run.log("reward-model-test", 1, 0.0, **figures)
+    sampled.unlink()
 
 
-def _log(
-    run: Run, plan: TrainingPlan, language_model: LanguageModel, progress: Callable[[int, int], None] | None
-) -> StepLog:
+def _log(run: Run, plan: TrainingPlan, language_model: LanguageModel, progress: Progress | None) -> StepLog:
     def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
         run.log(plan.algorithm, step, seconds, **numbers)
         if plan.save_every and step and step % plan.save_every == 0:
@@ -517,8 +547,8 @@ def _log(
         if progress is None:
             return
         if plan.budget.steps is not None:
-            progress(step, max(step, plan.budget.steps))
+            progress("training", step, max(step, plan.budget.steps))
         elif plan.budget.seconds is not None:
-            progress(round(seconds), round(plan.budget.seconds))
+            progress("training, in seconds", round(seconds), round(plan.budget.seconds))
 
     return log

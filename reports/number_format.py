@@ -51,6 +51,13 @@ def signed(value: float, digits: int = 1) -> str:
     return "–" if math.isnan(value) else f"{value + 0.0:+.{digits}f}".replace("-", MINUS)
 
 
+def logged(value: float) -> str:
+    """A number of a training log: a count as `1,120`, a tiny one as `2e−05`, any other as `number` writes it."""
+    if math.isfinite(value) and value == int(value):
+        return f"{int(value):,}".replace("-", MINUS)
+    return f"{value:.2g}".replace("-", MINUS) if abs(value) < 0.001 else number(value)
+
+
 def number(value: float, digits: int = 3) -> str:
     """`0.600` or `−0.100`, with a true minus sign; a dash for an unknown value."""
     return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", MINUS)

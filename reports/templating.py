@@ -37,6 +37,7 @@ def environment() -> jinja2.Environment:
         duration=number_format.duration,
         temperature=number_format.temperature,
         number=number_format.number,
+        logged=number_format.logged,
         points=number_format.points,
         detectable=number_format.detectable,
         counted=counted,

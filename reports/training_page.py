@@ -35,7 +35,7 @@ class PhaseCharts:
     groups: tuple[tuple[str, tuple[tuple[str, Markup], ...]], ...]
     """(what the names begin with, such as `reward`; its charts)."""
     figures: tuple[tuple[str, float], ...]
-    """Of a single step, which needs no chart."""
+    """Logged once, such as those of a round of expert iteration, which need no chart."""
     events: tuple[str, ...]
     """Alarms, rollbacks and numbers that were not finite, a line each."""
 
@@ -93,18 +93,19 @@ def _phase(phase: str, rows: Sequence[Mapping[str, Any]]) -> PhaseCharts:
         if key not in UNCHARTED and not key.startswith(ALARM) and any(value is not None for value in values)
     ]
     keys.sort(key=lambda key: PREFERRED.index(key) if key in PREFERRED else len(PREFERRED))
+    single = {key: [value for value in numbers[key] if value is not None] for key in keys}
+    figures = tuple((key, values[0]) for key, values in single.items() if len(values) == 1)
     if len(rows) == 1:
-        figures = tuple((key, value) for key in keys if (value := numbers[key][0]) is not None)
         return PhaseCharts(phase, 1, (), figures, ())
     steps = [float(row.get("step", 0)) for row in rows]
     marks = tuple(float(row.get("step", 0)) for row in rows if _kinds(row))
     returns = tuple(float(row.get("step", 0)) for row in rows if row.get(ROLLBACK) is not None)
     groups: dict[str, list[tuple[str, Markup]]] = {}
-    for key in keys:
+    for key in (key for key in keys if len(single[key]) > 1):
         chart = curve(f"{phase}-{key}", key, steps, numbers[key], "s3", alarms=marks, returns=returns)
         groups.setdefault(_group(key), []).append((key, chart))
     of_groups = tuple((name, tuple(charts)) for name, charts in groups.items())
-    return PhaseCharts(phase, len(rows), of_groups, (), _events(rows))
+    return PhaseCharts(phase, len(rows), of_groups, figures, _events(rows))
 
 
 def _group(key: str) -> str:

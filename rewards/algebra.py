@@ -12,18 +12,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Generic, NoReturn, ParamSpec
 
 import msgspec
 
+from regrade.datasets.limited_calls import OutOfTimeError, call_within
 from regrade.datasets.plurals import plural
 from regrade.rewards.breakdown import NOT_APPLICABLE, Breakdown, Part, Role, scaled, total
 from regrade.rewards.declaration import evidence_types
 from regrade.rewards.errors import RewardError, blame
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
 from regrade.rewards.score import Score, checked_weight
+from regrade.rewards.time_limit import VARIABLE, longest_seconds
 
 P = ParamSpec("P")
+OWN_FOLDER = __file__.removesuffix(Path(__file__).name)
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -57,15 +61,21 @@ class Reward(ABC):
         It is unscored if evidence is missing through no fault of the patch, or if no part applies.
 
         Raises:
-            RewardError: a reward function raised, or returned something other than a Score in [0, 1].
+            RewardError: a reward function raised, returned something other than a Score in [0, 1], or did not end in
+                time (`longest_seconds`).
         """
         missing = _missing(self.needs, evidence)
         if missing:
             return Breakdown(None, "unscored", missing, evidence.assurance)
         try:
-            judgement = self.judge(evidence)
+            seconds = longest_seconds()
+            judgement = (
+                call_within(seconds, lambda: self.judge(evidence)) if _has_own_code(self) else self.judge(evidence)
+            )
         except RecursionError:
             raise RewardError("the reward is nested too deeply: compose it of fewer layers") from None
+        except OutOfTimeError as error:
+            raise RewardError(_blame_for_time(self, error)) from None
         parts = unfold(self, judgement)
         if judgement.value is None:
             return Breakdown(None, "unscored", f"{NOT_APPLICABLE}{judgement.why}", evidence.assurance, parts)
@@ -143,6 +153,11 @@ class Function(Reward, Generic[P]):
     @property
     def name(self) -> str:
         return self._function.__name__
+
+    @property
+    def file(self) -> str:
+        """The file of the function."""
+        return self._function.__code__.co_filename
 
     @property
     def needs(self) -> frozenset[type]:
@@ -369,6 +384,37 @@ def minimum(*rewards: Reward) -> Minimum:
 def unfold(owner: Reward, judgement: Judgement) -> tuple[Part, ...]:
     """The top parts of a judgement: those of a composition, or the reward itself."""
     return judgement.parts or (_weighted(1.0, owner, judgement),)
+
+
+def _has_own_code(whole: Reward) -> bool:
+    """Does it run code of a user's? The functions and classes of this package end at once, and need no watch."""
+    pending: list[object] = [whole]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Function):
+            if not node.file.startswith(OWN_FOLDER):
+                return True
+        elif isinstance(node, Reward):
+            if not type(node).__module__.startswith(f"{__package__}."):
+                return True
+            pending.extend(vars(node).values())
+        elif isinstance(node, tuple):
+            pending.extend(node)
+    return False
+
+
+def _blame_for_time(whole: Reward, error: OutOfTimeError) -> str:
+    """Which reward function, or reward of the user's own class, did not end, and at which line."""
+    running = [frame.f_locals["self"] for frame in error.frames if frame.f_code is Function.judge.__code__]
+    name, file = whole.name, type(whole).judge.__code__.co_filename
+    if running:
+        name, file = running[0].name, running[0].file
+    line = next((frame.f_lineno for frame in error.frames if frame.f_code.co_filename == file), None)
+    where = f" (it is at {Path(file).name}:{line})" if line else ""
+    return (
+        f"reward {name!r} did not end within {error.seconds:g} s{where}: a reward is a quick function of its evidence; "
+        f"if it needs longer, set {VARIABLE} to seconds"
+    )
 
 
 def _missing(needs: frozenset[type], evidence: EvidenceSet) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
@@ -33,3 +34,17 @@ def blame(function: Callable[..., object], error: BaseException, records: Sequen
 def _short(record: object, limit: int = 200) -> str:
     text = repr(record)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+@contextmanager
+def errors_of_attempt(attempt: str) -> Iterator[None]:
+    """Let an error of a reward say at which attempt it happened."""
+    try:
+        yield
+    except RewardError as error:
+        raise type(error)(f"{attempt}: {error}") from error
+
+
+def described_attempt(policy: str, task_id: str, temperature: float, sample: int) -> str:
+    """An attempt in words; samples are counted from 1."""
+    return f"task {task_id!r}, attempt {sample + 1} of {policy!r} at temperature {temperature:g}"

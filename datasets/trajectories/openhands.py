@@ -2,11 +2,17 @@
 
 Pairs of an action and an observation (2024); a list of events, of which an observation names its action as `cause`
 (versions 0.x); events with a `kind`, joined by the id of a tool call (the SDK, versions 1.x).
+
+The program writes its own actions among those of the model, such as a condensation of the history, and adds arguments
+to the model's. No list of names decides what is whose, since each version has others: see `_is_of_the_model` and
+`_Additions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from regrade.datasets.episodes import Episode, EpisodeEnd, Step
@@ -26,16 +32,8 @@ from regrade.datasets.trajectories.records import (
 )
 
 NAME = "openhands"
-SILENT = frozenset({"system", "recall", "change_agent_state", "agent_state_changed", "null", "condensation"})
-"""Actions of the program itself."""
-PLUMBING = frozenset(
-    {
-        "thought", "background", "blocking", "hidden", "keep_prompt", "confirmation_state", "is_confirmed", "is_input",
-        "is_static", "include_extra", "impl_source", "security_risk", "kernel_init_code", "image_urls", "kind", "cwd",
-        "wait_for_response", "translated_ipython_code", "final_thought", "outputs", "task_completed", "file_urls",
-    }
-)  # fmt: skip
-"""Arguments that are no choice of the agent, and its thoughts, in records that lack the model's own call."""
+NOTHING = "null"
+"""How its events write no action."""
 OBSERVATIONS = ("ObservationEvent", "AgentErrorEvent", "UserRejectObservation")
 
 
@@ -100,8 +98,10 @@ def _flat(history: Iterable[Any]) -> list[Mapping[str, Any]]:
     return events
 
 
-def _steps(events: Iterable[Mapping[str, Any]]) -> tuple[list[Step], bool, str]:
+def _steps(events: Sequence[Mapping[str, Any]]) -> tuple[list[Step], bool, str]:
     """The agent's steps; whether it finished by itself; the first message of the user."""
+    answered = {link for event in events if _is_observation(event) for link in _links(event)}
+    added = _Additions(event for event in events if _is_of_the_model(event, answered))
     steps: list[Step] = []
     begun: dict[object, tuple[int, object]] = {}  # link -> (index of the step, time)
     has_finished, said = False, ""
@@ -114,10 +114,10 @@ def _steps(events: Iterable[Mapping[str, Any]]) -> tuple[list[Step], bool, str]:
                     steps[place], _shown(event), seconds_between(began, event.get("timestamp"))
                 )
             continue
-        step = _step(event)
-        if step is None:
+        if not _is_of_the_model(event, answered):
             said = said or _said(event)
             continue
+        step = _step(event, added)
         has_finished = step.tool == "finish"
         for link in (event.get("tool_call_id"), event.get("id")):
             if isinstance(link, str | int):
@@ -139,20 +139,73 @@ def _shown(event: Mapping[str, Any]) -> str:
     return text_of(event.get("content")) or text_of(event.get("observation")) or text_of(event.get("error"))
 
 
-def _step(event: Mapping[str, Any]) -> Step | None:
-    """The step of an action of the agent; None for other events."""
-    if event.get("kind") == "ActionEvent":
-        called = arguments_of(mapping(event.get("tool_call")).get("arguments"))
-        own = called or _own(mapping(event.get("action")))
-        return foreign_step(str(event.get("tool_name") or "tool"), own, text_of(event.get("thought")))
+def _is_of_the_model(event: Mapping[str, Any], answered: set[object]) -> bool:
+    """Is it an action of the model? It says something, has the model's call or its thought, or has an observation.
+
+    What the program does by itself has a source of its own, or none of these: the system message, a condensation of the
+    history, a request for one.
+    """
+    if "kind" in event:
+        return bool(event["kind"] == "ActionEvent")
     action, arguments = event.get("action"), mapping(event.get("args"))
-    if "kind" in event or not isinstance(action, str) or action in SILENT or event.get("source", "agent") != "agent":
-        return None
-    thought = text_of(arguments.get("thought"))
-    if action == "message":
+    if not isinstance(action, str) or action == NOTHING or event.get("source", "agent") != "agent":
+        return False
+    identity = event.get("id")
+    is_answered = isinstance(identity, str | int) and identity in answered
+    return action == "message" or "thought" in arguments or "tool_call_metadata" in event or is_answered
+
+
+def _step(event: Mapping[str, Any], added: _Additions) -> Step:
+    """The step of an action of the model."""
+    if "kind" in event:
+        called = arguments_of(mapping(event.get("tool_call")).get("arguments"))
+        return foreign_step(_kind(event), called or added.without(event), text_of(event.get("thought")))
+    arguments = mapping(event.get("args"))
+    if event["action"] == "message":
         return foreign_step("", {}, text_of(arguments.get("content")) or text_of(event.get("message")))
     name = mapping(event.get("tool_call_metadata")).get("function_name")
-    return foreign_step(name if isinstance(name, str) and name else action, _called(event) or _own(arguments), thought)
+    called = _called(event) or added.without(event)
+    return foreign_step(name if isinstance(name, str) and name else _kind(event), called, _thought(event))
+
+
+def _kind(event: Mapping[str, Any]) -> str:
+    return str(event.get("tool_name") or "tool") if "kind" in event else str(event["action"])
+
+
+def _thought(event: Mapping[str, Any]) -> str:
+    return text_of(mapping(event.get("args")).get("thought"))
+
+
+def _arguments(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As the program wrote them, without the name of their class, which the event has, and the thought."""
+    own = mapping(event.get("action") if "kind" in event else event.get("args"))
+    return {str(name): value for name, value in own.items() if name not in ("kind", "thought")}
+
+
+class _Additions:
+    """The arguments that the program added to the model's, in records that lack the model's own call.
+
+    A model chooses the arguments of each tool. So what has the same value in all actions that have it, of two tools or
+    more, is the program's, such as a state of confirmation. A flag that is not set, and what is empty, was not chosen
+    either.
+    """
+
+    def __init__(self, events: Iterable[Mapping[str, Any]]) -> None:
+        kinds: dict[str, set[str]] = defaultdict(set)
+        values: dict[str, set[str]] = defaultdict(set)
+        for event in events:
+            for name, value in _arguments(event).items():
+                kinds[name].add(_kind(event))
+                values[name].add(json.dumps(value, sort_keys=True, default=str))
+        self._names = {name for name in kinds if len(kinds[name]) > 1 and len(values[name]) == 1}
+
+    def without(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of an action without them."""
+        return {
+            name: value
+            for name, value in _arguments(event).items()
+            if name not in self._names and value is not False and value not in (None, "", [], {})
+        }
 
 
 def _called(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,10 +216,6 @@ def _called(event: Mapping[str, Any]) -> dict[str, Any]:
             if call.get("id") == metadata.get("tool_call_id"):
                 return arguments_of(mapping(call.get("function")).get("arguments"))
     return {}
-
-
-def _own(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in arguments.items() if name not in PLUMBING and value not in (None, "")}
 
 
 def _said(event: Mapping[str, Any]) -> str:

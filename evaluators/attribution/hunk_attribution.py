@@ -30,6 +30,7 @@ from regrade.evaluators.attribution.shapley import (
 from regrade.evaluators.scoring.arguments import checked_count, checked_job, checked_reward
 from regrade.evaluators.scoring.scorer import Progress, Scorer
 from regrade.rewards.algebra import Reward
+from regrade.rewards.errors import errors_of_attempt
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
 from regrade.rewards.ranges import value_range
 
@@ -140,7 +141,8 @@ class Game:
         if isinstance(run, TestRun) and run.outcomes:
             passes = run.end is End.COMPLETED and run.resolved
             outcome = {"passes": passes, "fixed": frozenset(run.fixed), "broken": frozenset(run.broken)}
-        return Subset(self.reward.evaluate(evidence), **outcome)
+        with errors_of_attempt(f"task {self._task.id!r}"):
+            return Subset(self.reward.evaluate(evidence), **outcome)
 
 
 def _attributed(

@@ -6,6 +6,7 @@ An answer waits for a batch before it is scored. If the run is killed meanwhile,
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,20 @@ class Answers:
 
     def add(self, trial: Trial, rollout: Rollout) -> None:
         """Store an answer; lost rollouts are skipped."""
-        if rollout.lost:
-            return
-        stored = [name for name in _Answer.__struct_fields__ if hasattr(rollout, name) and name != "episode"]
-        row: dict[str, Any] = {name: getattr(rollout, name) for name in stored}
-        row |= {"task": trial.task.id, "task_digest": trial.task.digest, "patch": rollout.patch.text}
-        if rollout.episode is not None:
-            row["episode"] = StoredEpisode.of(rollout.episode).to_json()
-        with self._lock:
-            journal.append(self._path, [row])
+        self.add_all([(trial, rollout)])
+
+    def add_all(self, answers: Sequence[tuple[Trial, Rollout]]) -> None:
+        """Store several answers, flushed to disk once."""
+        rows = [_row(trial, rollout) for trial, rollout in answers if not rollout.lost]
+        if rows:
+            with self._lock:
+                journal.append(self._path, rows)
+
+
+def _row(trial: Trial, rollout: Rollout) -> dict[str, Any]:
+    stored = [name for name in _Answer.__struct_fields__ if hasattr(rollout, name) and name != "episode"]
+    row: dict[str, Any] = {name: getattr(rollout, name) for name in stored}
+    row |= {"task": trial.task.id, "task_digest": trial.task.digest, "patch": rollout.patch.text}
+    if rollout.episode is not None:
+        row["episode"] = StoredEpisode.of(rollout.episode).to_json()
+    return row

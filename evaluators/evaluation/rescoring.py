@@ -19,6 +19,7 @@ from regrade.evaluators.storage.evidence_file import EvidenceFile, StoredEvidenc
 from regrade.evaluators.storage.rows import checked, is_lost
 from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import Diff, EvidenceSet, PatchText
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")
@@ -58,7 +59,8 @@ def _score(key: tuple[str, str], row: Mapping[str, Any], evidence_file: Evidence
             f"{evidence_file.path} has no {' and no '.join(missing)}, which reward {reward.name!r} needs: evaluate "
             "again with this reward, or one with the same needs"
         )
-    breakdown = reward.evaluate(evidence)
+    with errors_of_attempt(described_attempt(*(row[name] for name in ("policy", "task", "temperature", "sample")))):
+        breakdown = reward.evaluate(evidence)
     return {
         "reward_name": reward.name,
         "status": breakdown.status,

@@ -37,6 +37,7 @@ from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, ta
 from regrade.evaluators.storage.step_effects import forget_steps, steps_path
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import (
     DefaultVerification,
     Diff,
@@ -176,13 +177,16 @@ def _score(
     if evidence_file is not None and answered:  # before the rows: a row without its evidence cannot be rescored
         patches = ((task, rollout.patch.digest) for rollout, task in answered)
         evidence_file.add((*patch, evidence) for patch, evidence in zip(patches, gathered, strict=True))
-    remaining = iter(gathered)
-    return [
-        _lost_row(rollout, task, needs, reward, effects)
-        if rollout.lost
-        else _row(rollout, task, evidence := next(remaining), reward.evaluate(evidence), reward.name, effects)
-        for rollout, task in pairs
-    ]
+    remaining, rows = iter(gathered), []
+    for rollout, task in pairs:
+        if rollout.lost:
+            rows.append(_lost_row(rollout, task, needs, reward, effects))
+            continue
+        evidence = next(remaining)
+        with errors_of_attempt(described_attempt(rollout.policy, rollout.task_id, rollout.temperature, rollout.sample)):
+            breakdown = reward.evaluate(evidence)
+        rows.append(_row(rollout, task, evidence, breakdown, reward.name, effects))
+    return rows
 
 
 def _lost_row(

@@ -31,6 +31,7 @@ from regrade.evaluators.evaluation.answers import Answers
 from regrade.evaluators.evaluation.rollout_scoring import CHUNK, EvidenceSource, evaluate, recorded
 from regrade.evaluators.evaluation.side_effects import COLLATERAL
 from regrade.evaluators.evaluation.step_measurement import measure_steps
+from regrade.evaluators.evaluation.stored_rollouts import stored_rollouts
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.episode_file import episodes_path
 from regrade.evaluators.storage.manifest import PolicyRole
@@ -40,6 +41,8 @@ from regrade.rewards import tests
 from regrade.rewards.algebra import Reward
 
 GREEDY = 0.0
+ANSWERS = ".answers"
+"""Suffix of the file of answers beside the rows."""
 CHUNK_OF_TRIALS = 32
 """Answers a batch of the scorer, for policies that answer trial by trial: others are generated meanwhile."""
 
@@ -212,11 +215,13 @@ def record(
             waiting = {trial.task.id for trial in missing}
             total = len(missing) if is_by_trial else sum(trial.task.id in waiting for trial in due)
             report(0, total)
-            rollouts = (
-                _by_trial(loaded, missing, judge.seed, out, lambda count: report(count, total))
-                if isinstance(loaded, TrialPolicy)
-                else loaded.propose([task for task in tasks if task.id in waiting], samplings, judge.seed)
-            )
+            answers, asked = out.with_suffix(ANSWERS), [task for task in tasks if task.id in waiting]
+            if isinstance(loaded, TrialPolicy):
+                rollouts = _by_trial(loaded, missing, judge.seed, answers, lambda count: report(count, total))
+            elif entrant.is_fixed:
+                rollouts = loaded.propose(asked, samplings, judge.seed)
+            else:
+                rollouts = stored_rollouts(loaded, asked, samplings, judge.seed, answers)
             with closing(_named(rollouts, name)) as source:
                 evaluate(
                     source,
@@ -228,6 +233,8 @@ def record(
                     chunk=CHUNK_OF_TRIALS if is_by_trial else CHUNK,
                     progress=None if is_by_trial else lambda count: report(count, total),
                 )
+            if not is_by_trial:  # all of them are in the rows
+                answers.unlink(missing_ok=True)
     if judge.steps and episodes_path(out).exists():
         with judge.stage(f"running the tests of every step of {entrant.label or name}") as report:
             measure_steps(out, tasks, judge.scorer, report)
@@ -296,13 +303,13 @@ def _named(rollouts: Iterator[Rollout], name: str) -> Generator[Rollout, None, N
 
 
 def _by_trial(
-    policy: TrialPolicy, missing: Sequence[Trial], seed: int, out: Path, progress: Callable[[int], None]
+    policy: TrialPolicy, missing: Sequence[Trial], seed: int, path: Path, progress: Callable[[int], None]
 ) -> Iterator[Rollout]:
     """Rollouts of the missing trials: stored answers that a killed run had not scored, then new ones, stored at once.
 
     `progress` counts answers: they may take hours, and are scored meanwhile.
     """
-    answers = Answers(out.with_suffix(".answers"))
+    answers = Answers(path)
     unanswered: list[Trial] = []
     counter = itertools.count(1)
 

@@ -19,8 +19,8 @@ from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob
-from regrade.evaluators.scoring.own_probes import OwnProbe
-from regrade.evaluators.scoring.probes import EXECUTED, STATIC, VERIFICATIONS, StaticProbe, static_evidence
+from regrade.evaluators.scoring.own_probes import OwnProbe, passed_evidence
+from regrade.evaluators.scoring.probes import EXECUTED, STATIC, VERIFICATIONS, StaticProbe
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
@@ -125,7 +125,7 @@ class Gatherer:
         probe = self._probes[kind]
         own = probe if isinstance(probe, OwnProbe) else None
         if own is None and probe is not STATIC.get(kind):  # a function that the user passed
-            return static_evidence(probe, *arguments)
+            return passed_evidence(probe, *arguments)
         try:
             return self._static_workers.evidence(*arguments, own)
         except SandboxError as error:

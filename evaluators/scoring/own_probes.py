@@ -25,16 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.limited_calls import OutOfTimeError, call_within
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.datasets.user_files import run_file
-from regrade.evaluators.scoring.probes import EXECUTED, STATIC
+from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, static_evidence
 from regrade.evaluators.storage.serialisation import decode_plain, encode
 from regrade.rewards.evidence import Prediction
 
 PARAMETERS = "(before, after, patch, task)"
 BUILT_IN = frozenset(kind.__qualname__ for kind in (*EXECUTED, *STATIC, Prediction))
 """Evidence is stored by the name of its type."""
+PASSED_SECONDS = 600.0
+"""Wall time of one call of a probe that the user passed, such as a reward model that is loaded at the first one."""
 
 
 class ProbeError(UserError):
@@ -89,6 +92,24 @@ class OwnProbe:
         where = f" at {self.file.name}:{lines[-1]}" if lines else f" ({self.file})"
         raised = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())[:300]
         return f"the probe of {self.kind} raised {raised}{where}, for task {task.id!r}: it must accept any patch"
+
+
+def passed_evidence(probe: StaticProbe, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
+    """The evidence of a probe that the user passed to the scorer, which runs in this process.
+
+    Raises:
+        ProbeError: it does not end.
+    """
+    try:
+        return call_within(PASSED_SECONDS, lambda: static_evidence(probe, kind, before, after, patch, task))
+    except OutOfTimeError as error:
+        file = getattr(getattr(probe, "__code__", None), "co_filename", "")
+        line = next((frame.f_lineno for frame in error.frames if frame.f_code.co_filename == file), None)
+        where = f" (it is at {Path(file).name}:{line})" if line else ""
+        raise ProbeError(
+            f"the probe of {kind.__qualname__} did not end within {error.seconds:g} s{where}, for task {task.id!r}: it "
+            "must end for any patch"
+        ) from None
 
 
 def own_probe(kind: type) -> OwnProbe | None:

@@ -51,6 +51,7 @@ from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.algebra import Reward
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown
+from regrade.rewards.errors import errors_of_attempt
 from regrade.rewards.evidence import EvidenceSet, Prediction
 
 __all__ = ["Job", "Progress", "Scorer", "Stats", "score"]
@@ -159,11 +160,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         self, jobs: Sequence[Job], reward: Reward, *, reachable: bool = False, progress: Progress | None = None
     ) -> list[Breakdown]:
         """The breakdown of each job, in order."""
-        reward = checked_reward(reward)
-        return [
-            reward.evaluate(evidence)
-            for evidence in self.gather(jobs, reward.needs, reachable=reachable, progress=progress)
-        ]
+        reward, jobs = checked_reward(reward), list(checked_jobs(jobs))
+        gathered = self.gather(jobs, reward.needs, reachable=reachable, progress=progress)
+        return [_judged(reward, job, evidence) for job, evidence in zip(jobs, gathered, strict=True)]
 
     async def score_async(self, task: Task, patch: Patch, reward: Reward, *, reachable: bool = False) -> Breakdown:
         """The breakdown of one job, without blocking the event loop. Any number of calls may run concurrently."""
@@ -173,7 +172,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         import asyncio
 
         future = self._threads.submit(self._gather_one, job, reward.needs, Batch(reachable))
-        return reward.evaluate(await asyncio.wrap_future(future))
+        return _judged(reward, job, await asyncio.wrap_future(future))
 
     def stream(
         self, jobs: Iterable[Job], reward: Reward, *, reachable: bool = False, ahead: int | None = None
@@ -188,17 +187,22 @@ class Scorer(AbstractContextManager["Scorer"]):
         most = checked_count("ahead", ahead) or 4 * self._count
         self._check(reward.needs)
         batch = Batch(reachable)
-        waiting: deque[Future[EvidenceSet]] = deque()
+        waiting: deque[tuple[Job, Future[EvidenceSet]]] = deque()
+
+        def next_one() -> Breakdown:
+            job, future = waiting.popleft()
+            return _judged(reward, job, future.result())
+
         try:
             for job in checked_jobs(jobs):
-                waiting.append(self._threads.submit(self._gather_one, job, reward.needs, batch))
+                waiting.append((job, self._threads.submit(self._gather_one, job, reward.needs, batch)))
                 if len(waiting) >= most:
-                    yield reward.evaluate(waiting.popleft().result())
+                    yield next_one()
             while waiting:
-                yield reward.evaluate(waiting.popleft().result())
+                yield next_one()
         finally:
             batch.stopped = bool(waiting)
-            running = [future for future in waiting if not future.cancel() and not future.done()]
+            running = [future for _, future in waiting if not future.cancel() and not future.done()]
             if running:
                 self._kill_workers()  # nobody reads their results
 
@@ -338,6 +342,11 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _kill_workers(self) -> None:
         """Kill all running candidates, on every machine."""
         self._worker_pool.kill()
+
+
+def _judged(reward: Reward, job: Job, evidence: EvidenceSet) -> Breakdown:
+    with errors_of_attempt(f"task {job[0].id!r}, patch {job[1].digest[:12]}"):
+        return reward.evaluate(evidence)
 
 
 def score(task: Task, patch: Patch, reward: Reward, *, reachable: bool = False, **options: Any) -> Breakdown:

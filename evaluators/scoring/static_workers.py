@@ -167,6 +167,8 @@ class StaticWorkers:
                 process.kill()
                 if self._is_closed:
                     raise SandboxError("stopped") from None
+                if own is not None and process.hangs:  # a wait of the user's code, which no retry ends
+                    raise ScanStoppedError(f"no answer within {WALL_SECONDS:g} s") from None
                 if process.exceeded_its_clock:
                     raise ScanStoppedError(f"not read within {self._cpu_seconds:g} s of CPU time") from None
                 if pause is None and process.ended_by_itself:
@@ -226,7 +228,7 @@ class _StaticProcess:
             )
         except OSError as error:
             raise SandboxError(f"{sys.executable} did not start: {error}") from error
-        self._hangs = False
+        self.hangs = False
         self._task: Task | None = None
         self._scan: tuple[Tree, Tree, Patch] | None = None
 
@@ -237,12 +239,12 @@ class _StaticProcess:
     @property
     def ended_by_itself(self) -> bool:
         """Did it crash, or exit? The text that it reads may cause that, and no signal from outside, nor a hang."""
-        return not self._hangs and -self._process.returncode not in FROM_OUTSIDE
+        return not self.hangs and -self._process.returncode not in FROM_OUTSIDE
 
     @property
     def end(self) -> str:
         code = self._process.returncode
-        if self._hangs:
+        if self.hangs:
             return f"without an answer within {WALL_SECONDS:g} s"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
@@ -269,7 +271,7 @@ class _StaticProcess:
         except OSError as error:
             raise EOFError from error
         if not is_ready(self._process.stdout.fileno(), WALL_SECONDS):
-            self._hangs = True
+            self.hangs = True
             raise EOFError
         return _read(self._process.stdout)
 

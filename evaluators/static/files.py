@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import PurePosixPath
 
 from regrade.datasets import applying
+from regrade.datasets.line_changes import changed_numbers
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.languages import Language, language_of
-from regrade.evaluators.static.line_changes import changed_numbers
 
 LARGEST = 2_000_000
 """Most characters of a file that a static probe reads; a larger file counts as unparsable."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from regrade.datasets.line_changes import changed_numbers
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.plain_diffs import DiffHunk
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import changed_files
-from regrade.evaluators.static.line_changes import changed_numbers
 from regrade.rewards.evidence import ChangedLines, PatchText
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +16,19 @@ from typing import Any
 from regrade.datasets.errors import UserError
 from regrade.datasets.input_files import read_input
 from regrade.datasets.json_text import without_doubled_keys
+from regrade.datasets.process_identity import is_gone, this_process
 
 LONGEST_INTEGER = 300
 """Digits; a longer integer does not fit into a float."""
+OWNER = re.compile(r"\d+-\d+")
+"""Of a draft: `this_process()`."""
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace the content of `path` by `text`: a reader sees the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_drafts(path)
+    draft = path.with_name(f".{path.name}.{this_process()}")
     try:
         with draft.open("w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
@@ -33,6 +38,15 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)  # on a full disk, each byte counts
         raise _naming(error, path) from error
+
+
+def _remove_drafts(path: Path) -> None:
+    """Those of processes that were killed while they wrote."""
+    start = f".{path.name}."
+    for left in path.parent.iterdir():
+        owner = left.name.removeprefix(start)
+        if left.name.startswith(start) and OWNER.fullmatch(owner) and is_gone(owner):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """Open an existing run. Raises UserError if there is none."""
         if not (folder / "manifest.json").exists():
-            advice = "give a folder that `regrade demo` or `regrade evaluate` wrote"
+            advice = "give a folder that `regrade demo`, `train` or `evaluate` wrote"
             raise UserError(f"{folder} is not a run, as it has no manifest.json; {advice}")
         return cls(folder)
 

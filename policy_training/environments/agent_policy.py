@@ -34,8 +34,9 @@ from regrade.policy_training.policies.threads import on_free_cores
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
 
 EPISODES_AT_A_TIME = 96
-TOKENS_OF_A_TURN = 100
-"""For which an episode has room by default. An action of one line has some 15, and what it shows at most some 150."""
+TOKENS_OF_A_TURN, SHOWN_TOKENS = 100, 60
+"""For which an episode has room by default: each turn; and what is shown between two actions, where longer ones are
+allowed than one line. An action of one line has some 15, and what it shows at most some 150."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class AgentFormat:
     max_action_tokens: int = MAX_ANSWER_TOKENS
     """Of an action. Default: 40."""
     max_tokens: int = 0
-    """Of an episode after its prompt, actions and observations together. Default: 0: 100 for each turn."""
+    """Of an episode after its prompt, actions and observations together. Default: 0: 100 for each turn, or, if these
+    are more, those of its actions and 60 between two."""
 
     def __post_init__(self) -> None:
         if self.max_tokens == 0:
-            object.__setattr__(self, "max_tokens", max(self.max_action_tokens, TOKENS_OF_A_TURN * self.limits.turns))
+            turns = self.limits.turns
+            of_long_actions = turns * self.max_action_tokens + (turns - 1) * SHOWN_TOKENS
+            object.__setattr__(self, "max_tokens", max(TOKENS_OF_A_TURN * turns, of_long_actions))
         if not 1 <= self.max_action_tokens <= self.max_tokens:
             raise UserError(
                 f"AgentFormat: max_action_tokens is {self.max_action_tokens!r} and max_tokens {self.max_tokens!r}; "

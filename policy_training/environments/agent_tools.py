@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 import msgspec
 
+from regrade.datasets.episode_json import plain_argument
 from regrade.datasets.episodes import Episode, EpisodeEnd, SeenTests, Step
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
@@ -92,7 +93,6 @@ class RunningEpisode:
         self.lost = ""
         """Why tests that the agent asked for could not be run, through no fault of it: what it did without them is no
         measure of it. Empty: all could be run."""
-        self._patches = {self.tree.patch.digest: self.tree.patch}
         self._began = time.monotonic()
         self._test_runs = 0
         self._refused: Counter[str] = Counter()
@@ -111,10 +111,10 @@ class RunningEpisode:
         except ToolMistakeError as error:
             text, is_mistake = str(error), True
         patch = self.tree.patch
-        self._patches[patch.digest] = patch
         step = Step(
             tool=tool,
-            arguments=dict(arguments),
+            # A refused text is not bounded by the tree's limits, and no one reads it again.
+            arguments=_refused_arguments(arguments) if is_mistake else dict(arguments),
             observation=_cut(text),
             seconds=time.monotonic() - began,
             is_mistake=is_mistake,
@@ -178,8 +178,13 @@ class RunningEpisode:
             patch=self.tree.patch,
             end=self.end or EpisodeEnd.ABANDONED,
             tokens=self.tokens,
-            patches=dict(self._patches),
+            patches=dict(self.tree.states),
         )
+
+
+def _refused_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with their long texts cut, so that a flood of them does not fill memory."""
+    return {str(name): plain_argument(value) for name, value in arguments.items()}
 
 
 def tool(method: Callable[P, str]) -> Callable[P, str]:
@@ -424,32 +429,40 @@ def _numbered(lines: list[str], first: int, last: int) -> str:
 
 
 def _matches(tree: EditedTree, expression: Any, paths: list[str]) -> str:
-    """The matching lines. Raises ToolMistakeError if the search takes too long."""
+    """The matching lines, as far as the time of a search goes. Raises ToolMistakeError if one line takes all of it."""
     found: list[str] = []
-    count, room, end = 0, LONGEST_OBSERVATION - 200, time.monotonic() + SEARCH_SECONDS
-    for path in paths:
+    count, room, end = 0, LONGEST_OBSERVATION - 300, time.thread_time() + SEARCH_SECONDS
+    for number, path in enumerate(paths):
+        if time.thread_time() > end:
+            left = len(paths) - number
+            found.append(
+                f"[stopped after {SEARCH_SECONDS:g} seconds: the last {counted(left, 'file')} of {len(paths)}, from "
+                f"{path} on, {'was' if left == 1 else 'were'} not searched: search in a folder]"
+            )
+            break
         try:
             lines = _lines(tree.read(path))
         except ToolMistakeError:  # no text, or too large
             continue
-        for number, line in enumerate(lines, 1):
-            try:
-                is_match = expression.search(line[:LONGEST_SEARCHED], timeout=max(0.01, end - time.monotonic()))
-            except TimeoutError:
-                raise ToolMistakeError(
-                    f"the search took more than {SEARCH_SECONDS:g} seconds: simplify the pattern"
-                ) from None
-            except MemoryError:
-                raise ToolMistakeError("the search took too much memory: simplify the pattern") from None
-            if is_match:
-                count += 1
-                room -= len(path) + LONGEST_MATCH + 20
-                if len(found) < MOST_MATCHES and room > 0:
-                    found.append(f"{path}:{number}: {line[:LONGEST_MATCH]}")
-    if not found:
-        return "no line matches"
-    more = [f"[{count - len(found)} of {count} matches cut: search in fewer files]"] if count > len(found) else []
-    return "\n".join(found + more)
+        for at, line in enumerate(lines, 1):
+            if not _is_match(expression, line, end):
+                continue
+            count += 1
+            room -= len(path) + LONGEST_MATCH + 20
+            if len(found) < MOST_MATCHES and room > 0:
+                found.append(f"{path}:{at}: {line[:LONGEST_MATCH]}")
+    if count > (shown := sum(not line.startswith("[") for line in found)):
+        found.append(f"[{count - shown} of {count} matches cut: search in fewer files]")
+    return "\n".join(found if count else ["no line matches", *found])
+
+
+def _is_match(expression: Any, line: str, end: float) -> bool:
+    try:
+        return bool(expression.search(line[:LONGEST_SEARCHED], timeout=max(0.01, end - time.thread_time())))
+    except TimeoutError:
+        raise ToolMistakeError(f"the search took more than {SEARCH_SECONDS:g} seconds: simplify the pattern") from None
+    except MemoryError:
+        raise ToolMistakeError("the search took too much memory: simplify the pattern") from None
 
 
 def _cut(text: str) -> str:

@@ -13,11 +13,13 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.stored_rollouts import stored_rollouts
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.rewards.breakdown import Breakdown
+from regrade.rewards.errors import described_attempt, errors_of_attempt
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
 
 
@@ -129,7 +131,8 @@ def _attempt(
     if rollout.lost:
         return Attempt(rollout, None, None, change.compiles, is_empty=change.is_empty)
     run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
-    breakdown = reward.reward.evaluate(evidence) if executed else None
+    with errors_of_attempt(described_attempt(rollout.policy, rollout.task_id, rollout.temperature, rollout.sample)):
+        breakdown = reward.reward.evaluate(evidence) if executed else None
     tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
     value, cause = reward.payment(
         breakdown,
@@ -180,19 +183,29 @@ def gather(
     scorer: Scorer,
     reward: TrainingReward,
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    stored: Path | None = None,
 ) -> tuple[list[Attempt], WallSeconds]:
-    """Sample attempts of a policy at every task, and execute them.
+    """Sample attempts of a policy at every task, and execute them; in the order of the tasks, whichever ended first.
 
     Args:
         progress: called with the stage (`sampling`, `executing`), and the numbers of done and of all attempts.
+        stored: file of what is sampled, from which a killed process goes on. (What is executed is in the store of the
+            scorer.) Default: None: nothing is stored.
     """
     began = time.monotonic()
     rollouts = []
     expected = len(tasks) * sampling.samples
-    for rollout in policy.propose([task.without_reference() for task in tasks], [sampling], seed):
+    if stored is None:
+        proposed = policy.propose([task.without_reference() for task in tasks], [sampling], seed)
+    else:
+        proposed = stored_rollouts(policy, tasks, [sampling], seed, stored)
+    for rollout in proposed:
         rollouts.append(rollout)
         if progress is not None:
             progress("sampling", len(rollouts), expected)
+    places = {task.id: place for place, task in enumerate(tasks)}
+    rollouts.sort(key=lambda rollout: (places[rollout.task_id], rollout.sample))
     sampled = time.monotonic()
 
     def executed(done: int, total: int) -> None:

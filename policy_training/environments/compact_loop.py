@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from regrade.datasets.episodes import Step
 from regrade.datasets.tasks import Task
@@ -53,9 +54,14 @@ def watched_dialogue(
     watch: Callable[[Step], None],
     temperature: float = 0.0,
 ) -> WatchedDialogue:
-    """An episode at the task that `run_watched` carries out. A full context ends it."""
+    """An episode at the task that `run_watched` carries out. A full context ends it.
+
+    An action has as many tokens as in the training of the checkpoint: a call of a tool needs more than a line.
+    """
     context = getattr(language_model.model.config, "max_position_embeddings", None) or UNKNOWN_CONTEXT
-    policy = AgentPolicy(language_model, scorer, language_model.name, AgentFormat(limits, max_tokens=context))
+    trained = AgentFormat.of_checkpoint(Path(language_model.name))
+    agent = AgentFormat(limits, max_action_tokens=min(trained.max_action_tokens, context), max_tokens=context)
+    policy = AgentPolicy(language_model, scorer, language_model.name, agent)
     (dialogue,) = dialogues_of(policy, task, [temperature])
     room = max(dialogue.format.max_action_tokens, context - len(dialogue.prompt))
     dialogue.format = replace(dialogue.format, max_tokens=room)

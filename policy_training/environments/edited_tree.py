@@ -6,20 +6,33 @@ Nothing is written to a disk, so no path can lead out of the repository, and ten
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from regrade.datasets.applying import parents
 from regrade.datasets.patch_forms import is_cache
 from regrade.datasets.patches import LARGEST_MB, Patch, PatchError, check_path
 from regrade.datasets.tasks import IGNORED_DIRECTORIES, Tree, is_ignored
+from regrade.datasets.text_diffs import unified_diff_of
 
 LARGEST_FILE = 4_000_000
 """Bytes of a file that can be read, searched, edited and deleted."""
+LARGEST_RECORD_MB = 32
+"""Of the diffs of all states that the tree was in, which the record of the episode keeps."""
 
 
 class ToolMistakeError(RuntimeError):
     """The agent's own mistake: the message becomes the observation."""
+
+
+class _FileEdit(NamedTuple):
+    """What became of a file."""
+
+    text: str | None
+    """None: deleted."""
+    diff: str
 
 
 class EditedTree:
@@ -33,9 +46,17 @@ class EditedTree:
         self.base = base
         self._is_hidden = is_hidden
         self._base_paths = frozenset(path for path in base.paths() if not is_hidden(path))
+        self._folders = Counter(folder for path in self._base_paths for folder in parents(path))
+        """Folder -> files below it."""
         self._edits: dict[str, str | None] = {}
-        self._history: list[dict[str, str | None]] = []
+        self._diffs: dict[str, str] = {}
+        """Edited path -> its entry in the patch."""
+        self._history: list[tuple[str, _FileEdit | None]] = []
+        """Of each change, the path and its edit before (None: as at the base)."""
         self._patch = Patch("")
+        self.states = {self._patch.digest: self._patch}
+        """Digest -> patch of each state that the tree was in."""
+        self._record = 0
 
     def paths(self) -> list[str]:
         """All files, sorted."""
@@ -90,14 +111,39 @@ class EditedTree:
             raise ToolMistakeError(self._missing(path))
         if path in self._base_paths:
             self._check_size(path)
-        edits = {**self._edits, path: text}
-        if text == self._base_text(path):
-            del edits[path]
-        patch = self._difference(edits)
+        before, old = self._edit(path), self._base_text(path)
+        diff = unified_diff_of(path, old, text)
+        patch = self._patch_with(path, diff)
+        is_new = patch.digest not in self.states
         if not patch.is_short:
             raise ToolMistakeError(f"all changes together may have {LARGEST_MB} MB as a diff: change less")
-        self._history.append(self._edits)
-        self._edits, self._patch = edits, patch
+        if is_new and self._record + len(patch.text) > LARGEST_RECORD_MB << 20:
+            raise ToolMistakeError(
+                f"the diffs after each of your changes together may have {LARGEST_RECORD_MB} MB: change no more"
+            )
+        self._record += len(patch.text) if is_new else 0
+        self._history.append((path, before))
+        self._set(path, _FileEdit(text, diff) if text != old else None, patch)
+
+    def _edit(self, path: str) -> _FileEdit | None:
+        return _FileEdit(self._edits[path], self._diffs[path]) if path in self._edits else None
+
+    def _set(self, path: str, edit: _FileEdit | None, patch: Patch) -> None:
+        was_there = self.exists(path)
+        if edit is None:
+            self._edits.pop(path, None)
+            self._diffs.pop(path, None)
+        else:
+            self._edits[path], self._diffs[path] = edit
+        change = self.exists(path) - was_there
+        for folder in parents(path) if change else ():
+            self._folders[folder] += change
+        self._patch = self.states.setdefault(patch.digest, patch)
+
+    def _patch_with(self, path: str, diff: str) -> Patch:
+        """The patch if the entry of a path were this one. The diffs of the other files are known."""
+        diffs = {**self._diffs, path: diff}
+        return Patch("".join(diffs[each] for each in sorted(diffs)))
 
     def _base_text(self, path: str) -> str | None:
         """None if the agent sees no such file at the base: what lies there is none of its business."""
@@ -126,8 +172,7 @@ class EditedTree:
                 raise ToolMistakeError(f"{path!r} is no path in the repository: give one like src/new_module.py")
         if is_reserved or is_cache(path) or self._is_hidden(path) or self._is_taken(path):
             raise ToolMistakeError(f"{path!r} cannot be created: that place is reserved")
-        folders = set(parents(path))
-        if any(each in folders for each in self.paths()):
+        if any(map(self.exists, parents(path))):
             raise ToolMistakeError(f"{path!r} cannot be created: a part of its path is a file")
         if self._is_folder(path):
             raise ToolMistakeError(f"{path!r} is a folder")
@@ -147,27 +192,17 @@ class EditedTree:
         return False
 
     def _is_folder(self, path: str) -> bool:
-        return any(each.startswith(f"{path}/") for each in self.paths())
+        return self._folders[path] > 0
 
     def undo(self) -> bool:
         """Take back the last change; False if there is none."""
         if not self._history:
             return False
-        self._edits = self._history.pop()
-        self._patch = self._difference(self._edits)
+        path, edit = self._history.pop()
+        self._set(path, edit, self._patch_with(path, "" if edit is None else edit.diff))
         return True
 
     @property
     def patch(self) -> Patch:
         """From the base to this tree."""
         return self._patch
-
-    def _difference(self, edits: dict[str, str | None]) -> Patch:
-        before, after = {}, {}
-        for path, text in edits.items():
-            old = self._base_text(path)
-            if old is not None:
-                before[path] = old
-            if text is not None:
-                after[path] = text
-        return Patch.between(before, after)

@@ -7,9 +7,10 @@ references of a scripted expert, and those that failed for the edits that it tes
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
@@ -24,8 +25,29 @@ from regrade.policy_training.environments.demonstrations import (
 )
 from regrade.policy_training.policies.transcripts import Transcript
 
+logger = logging.getLogger(__name__)
 SETTINGS = DemonstrationSettings(look=0.0)
 """Of each fix: straight, after a wrong edit that was tested and taken back, and after a refused edit."""
+
+
+@dataclass(frozen=True)
+class FixTraces:
+    """Traces made of an agent's own fixes."""
+
+    traces: Sequence[Transcript]
+    left_out: Mapping[str, Sequence[str]]
+    """Task id of each fix -> why each of its traces that could not be made was left out; empty: all were made."""
+    untraced: Sequence[str]
+    """Task ids of the fixes of which no trace at all could be made."""
+
+    def figures(self) -> dict[str, float]:
+        """Numbers for the log: tasks with a verified fix, and what became of the traces of these fixes."""
+        return {
+            "traces/fixes": len(self.left_out),
+            "traces/fixes_without_trace": len(self.untraced),
+            "traces/made": len(self.traces),
+            "traces/left_out": sum(map(len, self.left_out.values())),
+        }
 
 
 def traces_of_fixes(
@@ -35,7 +57,7 @@ def traces_of_fixes(
     limits: EpisodeLimits,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Transcript]:
+) -> FixTraces:
     """Executed traces that lead to the verified fixes, for each task to that of the highest training value.
 
     Of fixes of equal value, the most frequent one is taken. Wrong edits are the task's failed attempts first, then
@@ -47,17 +69,22 @@ def traces_of_fixes(
     """
     fixes, failed = _best_fixes(attempts), _failed(attempts)
     solved = [replace(task, reference=fixes[task.id]) for task in tasks if task.id in fixes]
-    if not solved:
-        return []
-    expert = Demonstrator(solved, scorer, limits, SETTINGS, failed=failed, seed=seed)
+    left_out: dict[str, list[str]] = {task.id: [] for task in solved}
     traces: list[Transcript] = []
-    total = len(expert.wanted())
-    for done, made in enumerate(expert.make(), 1):
-        if isinstance(made, Demonstration):
-            traces += map(transcript_of, made.rows)
-        if progress is not None:
-            progress(done, total)
-    return traces
+    traced: set[str] = set()
+    if solved:
+        expert = Demonstrator(solved, scorer, limits, SETTINGS, failed=failed, seed=seed)
+        total = len(expert.wanted())
+        for done, made in enumerate(expert.make(), 1):
+            if isinstance(made, Demonstration):
+                traced.add(made.task_id)
+                traces += map(transcript_of, made.rows)
+            else:
+                left_out[made.task_id].append(made.why)
+                logger.info("no trace %d of the fix of task %s: %s", made.trace, made.task_id, made.why)
+            if progress is not None:
+                progress(done, total)
+    return FixTraces(traces, left_out, [name for name in left_out if name not in traced])
 
 
 def _best_fixes(attempts: Sequence[Attempt]) -> dict[str, Patch]:

@@ -202,7 +202,8 @@ class EndpointConnection:
 
 
 class _ResponseMessage(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
+    """Some servers answer in parts, such as thoughts and text."""
     tool_calls: list[Any] | None = None
 
 
@@ -241,7 +242,15 @@ def _read(content: bytes, url: str) -> ServerAnswer:
     tokens = (completion.usage.completion_tokens or 0) if completion.usage is not None else 0
     if choice.message is None:
         return ServerAnswer(choice.text or "", tokens)
-    return ServerAnswer(choice.message.content or "", tokens, tuple(choice.message.tool_calls or ()))
+    return ServerAnswer(_text_of(choice.message.content), tokens, tuple(choice.message.tool_calls or ()))
+
+
+def _text_of(content: str | list[Any] | None) -> str:
+    """The text of a message: all of it, or its parts of the type `text`, which continue each other."""
+    if not isinstance(content, list):
+        return content or ""
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else part for part in content]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _error_text(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ def load_model(
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
+    check_model(name)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = str(_embedded_folder()) if name == EMBEDDED else name
     base = _base_of_adapters(folder)
@@ -122,7 +124,7 @@ def load_model(
             if unpacking:  # it would save unpacked weights by the names of packed ones, which load as random ones
                 vars(model).pop("_weight_conversions", None)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = textwrap.shorten(str(error).strip().rstrip("."), 300, placeholder=" ...")
         raise UserError(
             f"model {name!r} cannot be loaded: {reason} "
             f"(give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
@@ -131,6 +133,37 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def check_model(name: str) -> None:
+    """Refuse what cannot be a model, without loading it: before work whose result would wait for it.
+
+    Raises:
+        UserError: the folder holds no model, or the name is neither a folder here nor one that the hub could have.
+    """
+    folder = Path(name)
+    if name == EMBEDDED:
+        return
+    if not folder.is_dir():
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not re-exported
+
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise UserError(
+                f"model {name!r} cannot be loaded: there is no such folder, and the hub has no such names (give "
+                f"{EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
+            ) from error
+        return
+    if not _holds_model(folder):
+        inside = sorted(filter(_holds_model, folder.glob("checkpoints/*")), key=lambda path: path.stat().st_mtime)
+        advice = f"give its checkpoint, such as {inside[-1]}" if inside else "give the folder of a checkpoint"
+        raise UserError(f"model {name!r} cannot be loaded: the folder has no config.json; {advice}")
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
 
 
 def _base_of_adapters(folder: str) -> str | None:
@@ -219,8 +252,9 @@ def _convert(weights: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    with quiet_libraries():
+        tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+        model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
     # transformers still treats the dequantised model as quantised, and refuses to save it.
     model.hf_quantizer = None
     del model.config.quantization_config

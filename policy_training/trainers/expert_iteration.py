@@ -43,6 +43,9 @@ from regrade.policy_training.trainers.sft import train_sft
 from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
 
+SAMPLED = "sampled.jsonl"
+"""The attempts of a round that is being collected."""
+
 
 @dataclass
 class ExpertIteration:
@@ -78,8 +81,8 @@ class ExpertIteration:
                 of a task, the reward chooses.
             guard: of the training; see `train_sft`.
             keep: called with the attempts when all are executed.
-            resume: when the training writes states into `out`. Then what was collected is written there too, and a
-                killed round goes on where it was. Default: None: it keeps nothing.
+            resume: when the training writes states into `out`. Then the attempts are written there too while they are
+                sampled, and what was collected; a killed round goes on where it was. Default: None: it keeps nothing.
             track: trackers that get the metrics of the log too. Default: none.
 
         Raises:
@@ -87,10 +90,12 @@ class ExpertIteration:
         """
         done = None if resume is None else read_round(out)
         if done is None:
-            done = self._collected(language_model, tasks, scorer, seed, reward, progress)
+            sampled = None if resume is None else out / SAMPLED
+            done = self._collected(language_model, tasks, scorer, seed, reward, progress, sampled)
             keep(done.attempts)
             if resume is not None:
                 write_round(out, done)
+        (out / SAMPLED).unlink(missing_ok=True)  # the round's file replaces it
         self.verified.extend(done.verified)
         lesson, sft = self._lesson(seed), self.settings.sft
         train_sft(
@@ -115,6 +120,7 @@ class ExpertIteration:
         seed: int,
         reward: TrainingReward,
         progress: Callable[[str, int, int], None] | None,
+        sampled: Path | None = None,
     ) -> Round:
         settings, name, policy = self.settings, "expert-iteration", None
         traces = settings.lessons == "traces" and self.agent is not None
@@ -125,11 +131,13 @@ class ExpertIteration:
         if self.agent is not None and not traces:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
         sampler = policy or ModelPolicy(language_model, name)
-        attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
+        attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress, stored=sampled)
+        of_traces: dict[str, float] = {}
         if traces and self.agent is not None:
             began = time.monotonic()
             told = None if progress is None else partial(progress, "tracing")
-            new = traces_of_fixes(attempts, tasks, scorer, self.agent.limits, seed, told)
+            made = traces_of_fixes(attempts, tasks, scorer, self.agent.limits, seed, told)
+            new, of_traces = list(made.traces), made.figures()
             spent = replace(spent, execution=spent.execution + time.monotonic() - began)
         else:
             hands_in = self.agent is not None and self.agent.limits.turns > 1
@@ -138,6 +146,7 @@ class ExpertIteration:
             **rates(attempts),
             **episode_rates([attempt.rollout for attempt in attempts]),
             **numbers_of_round(attempts, reward),
+            **of_traces,
         }
         return Round(attempts, new, spent, None if policy is None else policy.times, figures)
 

@@ -26,7 +26,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in get_args(Tracker):
             raise UserError(f"track is {name!r}: choose {', '.join(get_args(Tracker))}")
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"track is {name!r}, which is not installed: run pip install {name}, or leave it out")
+            raise UserError(f"`track={name}`: {name} is not installed: run `pip install {name}`, or leave it out")
 
 
 @contextmanager

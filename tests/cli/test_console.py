@@ -44,6 +44,17 @@ def test_long_work_prints_a_line_per_tenth(capsys):
     assert lines == [f"scoring: {done}/40" for done in range(4, 41, 4)]
 
 
+def test_a_second_part_of_the_same_name_prints_its_own_tenths(capsys):
+    with console.progress("round 1") as report:
+        for total in (40, 20):
+            for done in range(total + 1):
+                report(done, total)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"round 1: {done}/{total}" for total in (40, 20) for done in range(total // 10, total + 1, total // 10)
+    ]
+
+
 @pytest.mark.usefixtures("hasty")
 def test_the_repositorys_own_tests_and_the_scoring_end_at_their_totals(regrade, repo, fix, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))

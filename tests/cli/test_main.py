@@ -158,7 +158,9 @@ def program(pid: int) -> str:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sandbox", ["auto", "process"])
 def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, number, code, sandbox):
-    (repo / "tests" / "test_slow.py").write_text("import subprocess\n\n\ndef test_slow():\n    subprocess.run(['sleep', '120'])\n")
+    (repo / "tests" / "test_slow.py").write_text(
+        "import subprocess\n\n\ndef test_slow():\n    subprocess.run(['sleep', '120'])\n"
+    )
     (tmp_path / "scratch").mkdir()
     environment = {**os.environ, "REGRADE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "scratch")}
     arguments = command("score", fix, "--repo", repo, "--sandbox", sandbox)

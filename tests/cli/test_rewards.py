@@ -146,3 +146,12 @@ def test_a_check_is_the_same_everywhere_and_leaves_no_file(rewards_file, tmp_pat
         assert {path.name for path in folder.iterdir()} <= {"__pycache__", "constants.py"}
     assert shown[0] == shown[1]
     assert '"holds": false' in shown[0]
+
+
+def test_a_training_without_a_reward_says_which_trainings_can_be_audited(regrade, tmp_path):
+    run = Run(tmp_path)
+    run.log("sft", 1, 1.0, loss=0.5)
+    outcome = regrade("rewards", "audit", tmp_path)
+    assert outcome.code == 2
+    for words in ("since sft learns without one", "give a training by another algorithm"):
+        assert words in outcome.err

@@ -9,6 +9,8 @@ import pytest
 pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="needs the extra `train`")
 
+from regrade.cli.train import vain_note  # noqa: E402
+from regrade.evaluators.storage.run import Run  # noqa: E402
 from tests.policy_training.conftest import tokenizer, untrained  # noqa: E402, F401 (a fixture)
 
 
@@ -99,7 +101,9 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
     assert not run.exists()
 
 
-def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tasks, tmp_path):
+def test_a_reward_that_cannot_train_and_a_folder_without_a_model_are_refused_before_tests_are_run(
+    regrade, tasks, tmp_path
+):
     unmeasured, rewards = tmp_path / "unmeasured.jsonl", tmp_path / "constant.py"
     found = [json.loads(line) for line in tasks.read_text().splitlines()]
     for task in found:
@@ -112,6 +116,10 @@ def test_a_reward_that_cannot_train_is_refused_before_tests_are_run(regrade, tas
     given = ("--tasks", unmeasured, "--steps", "1", "--out", tmp_path / "run", "--reward", f"{rewards}:odd")
     outcome = regrade("train", "grpo", *given)
     assert outcome.is_refusal("Score(nan) is outside [0, 1]: pass a number from 0 to 1")
+    assert "unchanged tests" not in outcome.err
+    (tmp_path / "empty").mkdir()
+    outcome = regrade("train", "grpo", *given[:-2], "--model", tmp_path / "empty")
+    assert outcome.is_refusal("the folder has no config.json; give the folder of a checkpoint")
     assert "unchanged tests" not in outcome.err
 
 
@@ -127,3 +135,15 @@ def test_nothing_is_trained_on_the_held_out_tasks(regrade, tmp_path):
     assert outcome.code == 2
     assert "nothing is trained on them" in outcome.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_learned_nothing_says_so(tmp_path):
+    run = Run(tmp_path)
+    same = {"reward/groups": 3.0, "reward/different_groups": 0.0, "reward/tests/mean": 0.0}
+    for step, malformed in enumerate((1.0, 0.5), 1):
+        run.log("grpo", step, 1.0, malformed=malformed, **same)
+        run.log("ppo", step, 1.0, **same)  # a critic is its baseline, so equal values teach too
+    assert "at each of 6 times a task was tried, all attempts were paid the same (75% of them" in vain_note(run, "grpo")
+    assert vain_note(run, "ppo") == vain_note(run, "sft") == ""
+    run.log("grpo", 3, 1.0, **same | {"reward/different_groups": 1.0})
+    assert vain_note(run, "grpo") == ""

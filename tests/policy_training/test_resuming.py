@@ -121,6 +121,29 @@ def test_a_killed_training_goes_on_with_the_same_curve(
         assert (killed / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
 
 
+DEATHS_OF_A_ROUND = (
+    ("regrade.evaluators.evaluation.answers:Answers", "add_all", 1, False),  # all is sampled, nothing executed
+    ("regrade.policy_training.trainers.expert_iteration", "write_round", 1, True),  # all is executed
+)
+SAMPLES = ("regrade.policy_training.policies.local_model", "complete", 1, True)
+
+
+@pytest.mark.slow
+def test_a_round_that_is_killed_before_its_training_samples_nothing_again(
+    undecided_folder: Path, train_in_child: Train, tmp_path: Path
+) -> None:
+    plan = {**PLANS["expert-iteration"], "model": str(undecided_folder), "budget": Budget(steps=1)}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_in_child(plan, whole) == 0
+    for death in (*DEATHS_OF_A_ROUND, SAMPLES):
+        ended = train_in_child(plan, killed, death)
+        assert ended == (0 if death == SAMPLES else -signal.SIGKILL), death
+    assert rows(killed) == rows(whole)
+    for name in ("samples.jsonl", "checkpoints/expert-iteration/model.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert sorted(path.name for path in (killed / "trainer").iterdir()) == ["round.json"]
+
+
 ALARMING: dict[str, Any] = {
     "sft": SFTSettings(batch_size=2, learning_rate=0.3),
     "ppo": PPOSettings(learning_rate=0.25, samples_per_prompt=4, epochs=2),

@@ -43,7 +43,7 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
     algorithm = settings.algorithm
     every = None if algorithm == "reward-model" else 1
     plan = TrainingPlan(settings=settings, model=str(undecided_folder), budget=Budget(steps=2), save_every=every)
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     checkpoint = train(plan, tasks, scorer, tmp_path / "run", progress=lambda *counts: seen.append(counts))
     if algorithm == "reward-model":
         assert len(RewardModel.load(checkpoint).score(["Fix:\n"], ["1 pass"])) == 1
@@ -57,7 +57,9 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
     lines = (tmp_path / "run" / "training" / f"{algorithm}.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2]
     assert not [line for line in lines if "alarms" in json.loads(line)]
-    assert seen[-1] == (2, 2)
+    assert seen[-1] == ("training", 2, 2)
+    executes_first = algorithm in ("expert-iteration", "reward-model")
+    assert executes_first == any(what == "executing" and 0 < done == total for what, done, total in seen)
 
 
 def test_an_agent_learns_executed_demonstrations(

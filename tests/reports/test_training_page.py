@@ -17,6 +17,8 @@ def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
     with run.phase("grpo"):
         for step in range(1, 7):
             numbers = {"loss": 0.1 * step, "reward/tests/mean": 0.5, "odd <number>": 1.0, "execution_seconds": 2.0}
+            if step == 4:
+                numbers["traces/fixes"] = 17.0
             if step == 3:
                 numbers |= {"alarm/grad_norm": 55.0, "alarms": 1.0, "rollbacks": 1.0, "rolled_back_to": 2.0}
             if step == 5:
@@ -30,6 +32,8 @@ def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
     for title in ("loss", "reward/tests/mean", "odd &lt;number&gt;", "execution_seconds"):
         assert f"<h3>{title}</h3>" in page
     assert "<h3>alarms</h3>" not in page
+    assert "<h3>traces/fixes</h3>" not in page, "a number that was logged once is no curve"
+    assert "<dt>traces/fixes</dt><dd>17</dd>" in page
     assert "step 3: grad norm (55); back to step 2" in page
     assert "step 5: not finite (not finite)" in page
     assert "loss was not finite at step 5" in page

@@ -19,6 +19,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.docstrings import edited_examples
 from regrade.evaluators.static.files import ChangedFile, is_unprotected, patched_texts, read, with_renames
 from regrade.evaluators.static.syntax import python_lines
+from regrade.evaluators.static.tampering.lookups_of_tests import lookup_signs
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
 from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
@@ -58,6 +59,7 @@ def _signs(file: ChangedFile, before: Tree, task: Task) -> Iterator[Tampering]:
         yield from conftest_signs(file, file.after or "")
     elif name.endswith(".py") and is_unprotected(file.path, task):
         yield from code_signs(file, file.before, file.after or "")
+        yield from lookup_signs(file, file.after or "", before, task)
     yield from pattern_signs(file)
     if not name.endswith(".py") or name == "setup.py":
         yield from configuration_signs(file, file.before, file.after or "")

@@ -102,7 +102,7 @@ def code_signs(file: ChangedFile, before: str | None, after: str) -> Iterator[Ta
     # pytest is no conclusive sign in a file that used it before, such as a plugin or a test helper.
     used_pytest = any(word in (before or "") for word in PYTEST_USES)
     names = _names(tree)
-    added = _new_lines(file)
+    added = new_lines(file)
     for node, context in _walk(tree, added):
         if _is_new(node, added):
             for sign in _node_signs(node, context, names, file.path):
@@ -114,7 +114,7 @@ def conftest_signs(file: ChangedFile, after: str) -> Iterator[Tampering]:
     tree = parse(after, file.path)
     if tree is None:
         return
-    added = _new_lines(file)
+    added = new_lines(file)
     for node in tree.body:
         if not _is_new(node, added):
             continue
@@ -151,7 +151,7 @@ def _targets(node: ast.AST) -> list[ast.expr]:
     return [node.target] if isinstance(node, ast.AugAssign) else []
 
 
-def _new_lines(file: ChangedFile) -> set[int]:
+def new_lines(file: ChangedFile) -> set[int]:
     """Line numbers of the added lines, without the lines that the patch only moves."""
     moved = {text.strip() for _, text in file.removed}
     return {number for number, text in file.added if text.strip() not in moved}
@@ -187,7 +187,7 @@ def _node_signs(node: ast.AST, context: _NodeContext, names: dict[str, str], pat
     if isinstance(node, ast.Call):
         yield from _call_signs(node, context, names, path)
     elif isinstance(node, ast.Raise) and node.exc is not None:
-        raised = _dotted(node.exc.func if isinstance(node.exc, ast.Call) else node.exc, names)
+        raised = dotted(node.exc.func if isinstance(node.exc, ast.Call) else node.exc, names)
         if raised == "SystemExit" and not (context.in_function or context.in_main):
             detail = "raises SystemExit when the module is imported"
             yield Tampering("leaves at import", path, node.lineno, detail, _exits_with_success(node.exc))
@@ -215,7 +215,7 @@ def _node_signs(node: ast.AST, context: _NodeContext, names: dict[str, str], pat
         node, names
     ):
         yield Tampering("detects the tests", path, node.lineno, "looks for pytest among the loaded modules")
-    elif isinstance(node, (ast.Attribute, ast.Name)) and _dotted(node, names) == "unittest.mock.ANY":
+    elif isinstance(node, (ast.Attribute, ast.Name)) and dotted(node, names) == "unittest.mock.ANY":
         yield Tampering("equal to everything", path, node.lineno, "library code uses unittest.mock.ANY")
     elif isinstance(node, ast.Attribute) and node.attr in ("f_back", "f_locals", "tb_frame"):
         yield Tampering("reads frames", path, node.lineno, f"reads .{node.attr}", conclusive=False)
@@ -228,7 +228,7 @@ def _node_signs(node: ast.AST, context: _NodeContext, names: dict[str, str], pat
 
 
 def _call_signs(node: ast.Call, context: _NodeContext, names: dict[str, str], path: str) -> Iterator[Tampering]:
-    called = _dotted(node.func, names)
+    called = dotted(node.func, names)
     if called in EXIT_CALLS and not (context.in_function or context.in_main):
         is_conclusive = called in ("os._exit", "os.abort") or _exits_with_success(node)
         detail = f"calls {called} when the module is imported"
@@ -240,7 +240,7 @@ def _call_signs(node: ast.Call, context: _NodeContext, names: dict[str, str], pa
     elif called in AMBIGUOUS_CALLS:
         yield Tampering("unusual call", path, node.lineno, f"calls {called}", conclusive=False)
     elif called in ("setattr", "type.__setattr__", "object.__setattr__") and node.args:
-        owner = _dotted(node.args[0], names)
+        owner = dotted(node.args[0], names)
         yield from _patched_name(owner, node.lineno, path)
         if len(node.args) == 3 and f"{owner}.{text_of(node.args[1])}" in MEASURING_FUNCTIONS:
             yield Tampering("patches Python", path, node.lineno, f"replaces {owner}.{text_of(node.args[1])}")
@@ -255,7 +255,7 @@ def _call_signs(node: ast.Call, context: _NodeContext, names: dict[str, str], pa
         yield from _namespace_signs(owner, given, node.lineno, path)
     elif isinstance(node.func, ast.Attribute) and node.func.attr in ("isdisjoint", "intersection", "issuperset"):
         operands = [node.func.value, *node.args]
-        if any(_is_modules(each, names) for each in operands) and any(map(_names_pytest, operands)):
+        if any(is_loaded_modules(each, names) for each in operands) and any(map(_names_pytest, operands)):
             yield Tampering("detects the tests", path, node.lineno, "asks whether pytest is loaded")
     elif module := _test_module(node, names):
         # A name assembled from pieces is concealment; a plain name is equivalent to `import pytest`.
@@ -300,7 +300,7 @@ def _text_signs(node: ast.expr, path: str) -> Iterator[Tampering]:
 
 def _patching_signs(target: ast.expr, names: dict[str, str], path: str) -> Iterator[Tampering]:
     if isinstance(target, ast.Attribute):
-        owner = _dotted(target.value, names)
+        owner = dotted(target.value, names)
         if owner == "builtins" and target.attr in dir(builtins):
             yield Tampering("patches Python", path, target.lineno, f"replaces builtins.{target.attr}")
         elif f"{owner}.{target.attr}" in MEASURING_FUNCTIONS:
@@ -310,7 +310,7 @@ def _patching_signs(target: ast.expr, names: dict[str, str], path: str) -> Itera
         else:
             yield from _patched_name(owner, target.lineno, path)
     elif isinstance(target, ast.Subscript):
-        owner, key = _dotted(target.value, names), target.slice
+        owner, key = dotted(target.value, names), target.slice
         if owner == "sys.modules" and _names_test_module(key):
             yield Tampering("patches the tests", path, target.lineno, f"replaces the module {ast.unparse(key)}")
         elif owner in ("__builtins__", "builtins.__dict__"):
@@ -321,9 +321,9 @@ def _patching_signs(target: ast.expr, names: dict[str, str], path: str) -> Itera
 
 def _namespace_owner(node: ast.expr, names: dict[str, str]) -> str:
     """The module whose names `vars(module)` or `module.__dict__` are; empty for other expressions."""
-    if isinstance(node, ast.Call) and _dotted(node.func, names) in ("vars", "builtins.vars") and len(node.args) == 1:
-        return _dotted(node.args[0], names)
-    return _dotted(node.value, names) if isinstance(node, ast.Attribute) and node.attr == "__dict__" else ""
+    if isinstance(node, ast.Call) and dotted(node.func, names) in ("vars", "builtins.vars") and len(node.args) == 1:
+        return dotted(node.args[0], names)
+    return dotted(node.value, names) if isinstance(node, ast.Attribute) and node.attr == "__dict__" else ""
 
 
 def _namespace_signs(owner: str, given: list[str], line: int, path: str) -> Iterator[Tampering]:
@@ -365,16 +365,16 @@ def _names(tree: ast.Module) -> dict[str, str]:
 
 def _test_module(node: ast.expr, names: dict[str, str]) -> str:
     """The module of the test runner that an expression looks up by its name; empty for other expressions."""
-    if isinstance(node, ast.Subscript) and _dotted(node.value, names) == "sys.modules":
+    if isinstance(node, ast.Subscript) and dotted(node.value, names) == "sys.modules":
         module = text_of(node.slice)
-    elif isinstance(node, ast.Call) and node.args and _dotted(node.func, names) in LOOKUP_CALLS:
+    elif isinstance(node, ast.Call) and node.args and dotted(node.func, names) in LOOKUP_CALLS:
         module = text_of(node.args[0])
     else:
         return ""
     return module if module.partition(".")[0] in TEST_MODULES else ""
 
 
-def _dotted(node: ast.AST, names: dict[str, str]) -> str:
+def dotted(node: ast.AST, names: dict[str, str]) -> str:
     """`a.b.c` with its first name resolved through the imports; empty for other expressions."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
@@ -388,7 +388,7 @@ def _dotted(node: ast.AST, names: dict[str, str]) -> str:
 
 
 def _text(node: ast.AST) -> str:
-    return _dotted(node, {})
+    return dotted(node, {})
 
 
 def _is(node: ast.expr | None, value: object) -> bool:
@@ -397,7 +397,7 @@ def _is(node: ast.expr | None, value: object) -> bool:
 
 def _checks_for_pytest(node: ast.Compare | ast.BinOp, names: dict[str, str]) -> bool:
     operands = [node.left, node.right] if isinstance(node, ast.BinOp) else [node.left, *node.comparators]
-    return any(_is_modules(operand, names) for operand in operands) and any(
+    return any(is_loaded_modules(operand, names) for operand in operands) and any(
         _names_test_module(operand) or _names_pytest(operand) for operand in operands
     )
 
@@ -407,7 +407,7 @@ def _seeks_pytest(
 ) -> bool:
     """Is it a loop over the loaded modules whose code names pytest in a comparison or a search of text?"""
     loops = [node] if isinstance(node, ast.For) else node.generators
-    if not any(_is_modules(loop.iter, names) for loop in loops):
+    if not any(is_loaded_modules(loop.iter, names) for loop in loops):
         return False
     for inner in ast.walk(node):
         if isinstance(inner, ast.Compare) and any(map(_names_pytest, [inner.left, *inner.comparators])):
@@ -418,7 +418,7 @@ def _seeks_pytest(
     return False
 
 
-def _is_modules(node: ast.expr, names: dict[str, str]) -> bool:
+def is_loaded_modules(node: ast.expr, names: dict[str, str]) -> bool:
     """Is it `sys.modules`, by any of its usual names, or a copy or a view of it?"""
     for _ in range(5):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args:
@@ -430,8 +430,8 @@ def _is_modules(node: ast.expr, names: dict[str, str]) -> bool:
     if isinstance(node, ast.Subscript):
         return text_of(node.slice) == "modules" and _namespace_owner(node.value, names) == "sys"
     if isinstance(node, ast.Call) and _text(node.func) == "getattr" and len(node.args) > 1:
-        return text_of(node.args[1]) == "modules" and _dotted(node.args[0], names) == "sys"
-    return _dotted(node, names) == "sys.modules"
+        return text_of(node.args[1]) == "modules" and dotted(node.args[0], names) == "sys"
+    return dotted(node, names) == "sys.modules"
 
 
 def _names_pytest(node: ast.expr) -> bool:

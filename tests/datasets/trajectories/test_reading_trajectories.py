@@ -216,6 +216,30 @@ def test_arguments_of_openhands_are_those_of_the_models_call(tmp_path: Path) -> 
         assert (step.arguments, step.observation, step.action) == (chosen, "a.py", "Look.")
 
 
+def test_actions_and_arguments_of_openhands_itself_are_known_by_facts(tmp_path: Path) -> None:
+    """By names that no version had yet: what nobody answers, calls or thinks; and what is the same for all tools."""
+    state = {"state_of_a_later_version": "confirmed", "flag_of_a_later_version": False}
+    history = [
+        {"id": 0, "action": "system", "source": "agent", "args": {"content": "You are", "tools": []}},
+        {"id": 1, "action": "message", "source": "user", "args": {"content": "Mend it."}},
+        {"id": 2, "action": "run", "source": "agent", "args": {"command": "ls", "thought": "", **state}},
+        {"id": 3, "observation": "run", "cause": 2, "content": "a.py"},
+        {"id": 4, "action": "compress_history", "source": "agent", "args": {"forgotten": [1, 2]}},
+        {"id": 5, "action": "look_up_notes", "source": "user", "args": {"query": "?", "thought": ""}},
+        {"id": 6, "observation": "look_up_notes", "cause": 5, "content": "none"},
+        {"id": 7, "action": "read", "source": "agent", "args": {"path": "a.py", "start": 0, **state}},
+        {"id": 8, "observation": "read", "cause": 7, "content": "x = 1"},
+        {"id": 9, "action": "null", "source": "agent", "args": {}},
+        {"id": 10, "action": "run", "source": "agent", "args": {"command": "ls", "thought": "", **state}},
+    ]
+    episode = read(tmp_path / "output.jsonl", row(history))
+    assert [(step.tool, step.arguments, step.observation) for step in episode.steps] == [
+        ("run", {"command": "ls"}, "a.py"), ("read", {"path": "a.py", "start": 0}, "x = 1"),
+        ("run", {"command": "ls"}, ""),
+    ]  # fmt: skip
+    assert episode.instruction == "Mend it."
+
+
 def test_an_episode_of_regrade_itself(tmp_path: Path) -> None:
     own = Episode("x__x-1", "Mend it.", (Step("diff", {}, "-", 0.5, patch_digest="d"),), Patch(PATCH), EpisodeEnd.TURNS)
     stored = StoredEpisode.of(own).to_json()

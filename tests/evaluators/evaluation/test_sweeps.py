@@ -170,6 +170,31 @@ def test_answers_survive_a_stop_and_only_missing_ones_are_requested(
     assert rows["clean_fix"].eq(1).all()
 
 
+def test_what_a_local_policy_sampled_survives_a_stop_before_it_is_scored(
+    judged, fix: Patch, scorer: Scorer, tmp_path: Path
+) -> None:
+    """A local model answers task by task: only tasks that were open are sampled again."""
+    run, sweep = Run(tmp_path), Sweep((0.2, 1.0), samples=2)
+
+    class Stopped(Hot):
+        def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+            for rollout in super().propose(tasks, samplings, seed):
+                if len(self.asked) > 6:  # in the second task
+                    raise KeyboardInterrupt
+                yield rollout
+
+    judge = Judge(scorer=scorer, reward=passing)
+    with pytest.raises(KeyboardInterrupt):
+        enter(run, entrant(Stopped(fix, 1.0)), sweep, (), hidden(judged), judge)
+    assert not run.evaluation("p").exists(), "too few for a chunk: nothing was scored yet"
+    policy = Hot(fix, 1.0)
+    rows = enter(run, entrant(policy), sweep, (), hidden(judged), judge)
+    assert {name for name, _ in policy.asked} == {"second"}
+    assert len(rows) == 8
+    assert rows["clean_fix"].sum() == 4
+    assert [path.suffix for path in sorted(run.evaluation("p").parent.iterdir())] == [".evidence", ".jsonl"]
+
+
 def test_lost_attempts_are_unscored_then_repeated(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
     run, judge, sweep = Run(tmp_path), Judge(scorer=scorer, reward=passing), Sweep((1.0,), samples=2)
     flaky = OneByOne(fix, 1.0, loses=lambda trial: trial.task.id == "second")

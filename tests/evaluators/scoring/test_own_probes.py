@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.evaluation.rescoring import rescore_run
 from regrade.evaluators.evaluation.rollout_scoring import evaluate
-from regrade.evaluators.scoring import static_workers
+from regrade.evaluators.scoring import own_probes, static_workers
 from regrade.evaluators.scoring.own_probes import ProbeError, own_probe
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
@@ -28,6 +29,7 @@ from regrade.rewards.loading import load_reward
 OWN = """
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +53,8 @@ class Todos:
         if "hang" in files["a.py"]:
             while True:
                 pass
+        if "wait" in files["a.py"]:
+            time.sleep(3600)
         if "raise" in files["a.py"]:
             return files["missing.py"]
         if "leave" in files["a.py"]:
@@ -90,7 +94,8 @@ class Own:
 
     @property
     def runs(self) -> int:
-        return len(self.file.with_suffix(".log").read_text().splitlines())
+        log = self.file.with_suffix(".log")
+        return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 @pytest.fixture
@@ -140,8 +145,8 @@ def test_one_scorer_sees_changed_code_too(own: Own) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("raise", r"the probe of Todos raised KeyError: 'missing.py' at my.py:28, for task 't': it must accept any"),
-        ("leave", r"the probe of Todos raised SystemExit: 0 at my.py:30, for task 't'"),
+        ("raise", r"the probe of Todos raised KeyError: 'missing.py' at my.py:31, for task 't': it must accept any"),
+        ("leave", r"the probe of Todos raised SystemExit: 0 at my.py:33, for task 't'"),
         ("other", r"the probe of Todos raised TypeError: it returned None, and no Todos \("),
         ("listed", r"the probe of Todos raised TypeError: its fields are not of their types, or JSON cannot represent"),
     ],
@@ -157,6 +162,37 @@ def test_a_probe_that_hangs_is_stopped_and_the_patch_unscored(own: Own, monkeypa
     verdict = own.score("hang = 1\n")
     assert (verdict.value, verdict.is_lost) == (None, True)
     assert "Todos: not read within 1 s of CPU time" in (verdict.cause or "")
+
+
+def test_a_probe_that_waits_is_stopped_at_once_and_not_tried_again(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_workers, "WALL_SECONDS", 3.0)
+    verdict = own.score("wait = 1\n")
+    assert (verdict.value, verdict.is_lost) == (None, True)
+    assert "Todos: no answer within 3 s" in (verdict.cause or "")
+    assert own.runs <= 1  # on a busy machine, its process may not even have started
+
+
+def test_a_passed_probe_that_waits_is_an_error_that_names_the_task(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_probes, "PASSED_SECONDS", 0.2)
+    over = threading.Event()
+
+    @reward
+    def silent(evidence: Silent) -> Score:
+        return Score(1.0, why=str(evidence))
+
+    def waiting(_before: Tree, _after: Tree, _patch: Patch, _task: Task) -> Silent:
+        over.wait()
+        return Silent()
+
+    said = (
+        r"the probe of Silent did not end within 0.2 s \(it is at test_own_probes.py:\d+\), for task 't': it must end"
+    )
+    with (
+        Scorer(workers=1, sandbox="process", cache=own.cache, probes={Silent: waiting}) as scorer,
+        pytest.raises(ProbeError, match=said),
+    ):
+        scorer.score([(own.task, own.patch("x = 2\n"))], silent)
+    over.set()
 
 
 def test_a_probe_that_ends_its_process_leaves_the_patch_unscored(own: Own) -> None:
@@ -278,4 +314,4 @@ def test_the_command_line_needs_no_wiring_either(tmp_path: Path, monkeypatch: py
     done = CliRunner().invoke(app, arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.count("error: ") == 1
-    assert "error: the probe of Todos raised KeyError: 'missing.py' at my.py:28" in done.stderr
+    assert "error: the probe of Todos raised KeyError: 'missing.py' at my.py:31" in done.stderr

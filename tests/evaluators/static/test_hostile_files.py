@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from regrade.datasets.line_changes import changed_numbers
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
@@ -16,7 +17,6 @@ from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.static.dependencies.facts import facts
 from regrade.evaluators.static.files import ChangedFile, with_renames
 from regrade.evaluators.static.languages import language_of
-from regrade.evaluators.static.line_changes import changed_numbers
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.rewards import complexity, readability, style, untampered
 from regrade.rewards.evidence import EvidenceSet, Impact, Integrity, LintDelta

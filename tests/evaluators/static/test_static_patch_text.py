@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regrade.datasets.line_changes import changed_numbers
 from regrade.datasets.patches import Patch
 from regrade.evaluators.scoring.static_workers import _unended
 from regrade.evaluators.static import patch_text
-from regrade.evaluators.static.line_changes import changed_numbers
 from regrade.rewards import ChangedLines, PatchText, Score, reward
 from regrade.rewards.evidence import EvidenceSet
 

@@ -213,3 +213,24 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     file.write_text("")
     with pytest.raises(UserError, match=r"the run's folder '.*file/run' can't be written: Not a directory"):
         Run(file / "run")
+
+
+def test_the_draft_of_a_killed_writer_is_removed_and_that_of_a_running_one_is_not(tmp_path):
+    names = "from regrade.datasets.process_identity import this_process; print(this_process(), flush=True); input()"
+    drafts = []
+    with contextlib.ExitStack() as stack:
+        for is_killed in (True, False):
+            child = subprocess.Popen(
+                [sys.executable, "-c", names], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            drafts.append(tmp_path / f".a.json.{child.stdout.readline().strip()}")
+            drafts[-1].write_text("half of a te")
+            if is_killed:
+                child.kill()
+                child.wait()
+        other = tmp_path / ".a.json.notes"
+        other.write_text("of someone else")
+        journal.write_atomically(tmp_path / "a.json", "text")
+        assert {path.name for path in tmp_path.iterdir()} == {drafts[1].name, other.name, "a.json"}

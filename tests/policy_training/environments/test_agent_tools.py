@@ -17,6 +17,7 @@ from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Shown, Task, Tree
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments import agent_tools
 from regrade.policy_training.environments.agent_tools import (
     LONGEST_OBSERVATION,
     OVER,
@@ -229,6 +230,17 @@ def test_long_outputs_are_cut_and_say_what_was_cut(environment: Environment) -> 
     assert "[1900 of 2000 matches cut" in agent.search("line", "long.txt")
     assert agent.diff().endswith("characters cut]")
     assert len(agent.diff()) < LONGEST_OBSERVATION + 100
+
+
+def test_a_search_in_very_many_files_stops_and_says_where(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = environment()
+    assert "stopped" not in agent.search("def ")
+    monkeypatch.setattr(agent_tools, "SEARCH_SECONDS", 0.0)
+    seen = agent.search("nowhere at all")
+    assert seen.startswith("no line matches\n[stopped after 0 seconds: the last ")
+    assert "were not searched: search in a folder]" in seen
 
 
 def test_a_search_that_would_never_end_is_stopped(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,36 @@ def test_the_changes_together_stay_a_patch_that_can_be_judged(hostile: Tree) -> 
     apply_patch(hostile, tree.patch)
 
 
+def test_very_many_files_cost_as_much_as_their_number(hostile: Tree) -> None:
+    """The difference of a file is found once, not again after each change of another one."""
+    tree = EditedTree(hostile, lambda _: False)
+    began = time.process_time()
+    for number in range(500):
+        tree.write(f"made/in{number % 7}/file{number}.py", "x = 1\n" * 10)
+    assert time.process_time() - began < 5  # it took 17 seconds
+    assert len(tree.states) == 501
+    assert len(apply_patch(hostile, tree.patch).paths()) == len(hostile.paths()) + 500
+    for _ in range(500):
+        assert tree.undo()
+    assert tree.patch.is_empty
+    tree.write("made", "now a file\n")
+
+
+def test_the_record_of_all_states_of_a_tree_is_bounded(hostile: Tree) -> None:
+    """An agent that changes one letter of a large file at a time would fill memory and disk."""
+    tree = EditedTree(hostile, lambda _: False)
+    large = f"{'x' * 9_999}\n" * 300
+    for number in range(11):  # 3 MB each
+        tree.write("one.txt", f"{number}\n{large}")
+    with pytest.raises(ToolMistakeError, match="may have 32 MB: change no more"):
+        tree.write("one.txt", f"one more\n{large}")
+    assert sum(len(patch.text) for patch in tree.states.values()) < 32 << 20
+    last = tree.patch
+    assert tree.undo()
+    tree.write("one.txt", f"10\n{large}")
+    assert tree.patch == last, "to return to a state needs no room"
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -188,7 +218,9 @@ def test_a_flood_is_bounded_in_time_and_size(agent: RepositoryEnvironment) -> No
     call_tool(agent, "edit", '{"path": "a.py", "new": ' + "[" * 100_000)
     call_tool(agent, "read_file", {"path": "library.py", "first_line": 10**400})
     call_tool(agent, "read_file", '{"path": "library.py", "first_line": 1e999, "last_line": NaN}')
+    assert "at most 4,000,000 are allowed" in agent.edit("huge.py", new="x" * 50_000_000)
     assert all(step.is_mistake for step in agent.session.steps)
+    assert max(len(repr(step.arguments)) for step in agent.session.steps) < 10_000_000, "the record keeps no flood"
     assert max(len(step.observation) for step in agent.session.steps) < 17_000
     assert time.monotonic() - began < 30
 

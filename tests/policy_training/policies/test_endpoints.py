@@ -124,6 +124,16 @@ def test_retries_and_lost_attempts_are_logged_without_the_key(
         assert "500 no room for ***\\x1b[2J" in message
 
 
+def test_the_text_parts_of_an_answer_in_parts_are_its_text(tasks: list[Task]) -> None:
+    """A model that thinks may answer in parts: its thoughts are no answer, and a part may end within a line."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "items[0]?"}]}
+    parts = [thought, {"type": "text", "text": FIX[:40]}, {"type": "text", "text": FIX[40:]}]
+    answer = {"choices": [{"message": {"role": "assistant", "content": parts}}], "usage": {"completion_tokens": 7}}
+    with serving(lambda _: (200, answer)) as server:
+        (rollout,) = asked(quick(server.url), tasks[:1])
+    assert (rollout.completion, rollout.patch, rollout.lost) == (FIX, tasks[0].reference, "")
+
+
 def test_an_answer_that_takes_too_long_is_lost(tasks: list[Task]) -> None:
     with serving(lambda _: FIX, seconds=1.0) as server:
         (rollout,) = asked(quick(server.url, tries=1, seconds=0.1), tasks[:1])

@@ -15,7 +15,7 @@ from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.local_model import ModelPolicy
-from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.models import LanguageModel, check_model, load_model
 from regrade.policy_training.policies.scripted import NoOp, Reference
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
@@ -104,6 +104,18 @@ def test_a_folder_without_model_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as caught:
         load_model(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_a_run_names_its_checkpoint(tmp_path: Path) -> None:
+    for name in ("checkpoints/sft-2", "checkpoints/sft"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"give its checkpoint, such as {tmp_path}/checkpoints/sft$"):
+        check_model(str(tmp_path))
+    check_model(str(tmp_path / "checkpoints" / "sft"))
+    with pytest.raises(UserError, match="there is no such folder"):
+        check_model(str(tmp_path / "checkpoints" / "stf"))
+    check_model("some/model")  # the hub may have it
 
 
 def test_a_model_that_does_more_to_its_logits_is_a_user_error(

@@ -138,12 +138,31 @@ def test_answers_become_traces_that_test_and_take_back_their_own_failures(tasks:
     attempts = judge(rollouts, {"second": second}, scorer, DEFAULT_TRAINING_REWARD)
     assert [each.verified for each in attempts] == [True, True, False, True, False, False]
     limits = EpisodeLimits(turns=7, test_runs=2)
-    straight, recovered, refused = traces_of_fixes(attempts, [second], scorer, limits, seed=0)
+    made = traces_of_fixes(attempts, [second], scorer, limits, seed=0)
+    straight, recovered, refused = made.traces
     assert [turn.action for turn in straight.turns] == [right, "test", "submit"]
     assert [turn.action for turn in recovered.turns] == [wrong, "test", "undo", right, "test", "submit"]
     assert [turn.is_learned for turn in recovered.turns] == [False, True, True, True, True, True]
     assert [turn.action for turn in refused.turns][-3:] == [right, "test", "submit"]
-    assert traces_of_fixes(attempts[2:3], [second], scorer, limits, seed=0) == []
+    counts = ("traces/fixes", "traces/fixes_without_trace", "traces/made", "traces/left_out")
+    assert made.figures() == dict(zip(counts, (1, 0, 3, 0), strict=True))
+    nothing = traces_of_fixes(attempts[2:3], [second], scorer, limits, seed=0)
+    assert (nothing.traces, nothing.figures()) == ([], dict.fromkeys(counts, 0))
+
+
+def test_a_fix_without_a_trace_is_counted_with_the_reason(tasks: list[Task], scorer: Scorer) -> None:
+    """A fix that adds a line is verified, but an agent's one-line actions cannot write it."""
+    second = tasks[0].without_reference()
+    before = second.base.read("library.py")
+    after = before.replace("    return items[2]", "    first, found = items[0], items[1]\n    return found")
+    patch = Patch.between({"library.py": before}, {"library.py": after})
+    rollout = replace(_answered(second, "4 return items[1]"), patch=patch)
+    attempts = judge([rollout], {"second": second}, scorer, DEFAULT_TRAINING_REWARD)
+    assert attempts[0].verified
+    made = traces_of_fixes(attempts, [second], scorer, EpisodeLimits(turns=7, test_runs=2), seed=0)
+    assert (made.traces, made.untraced) == ([], ["second"])
+    assert (made.figures()["traces/fixes"], made.figures()["traces/fixes_without_trace"]) == (1, 1)
+    assert "the format cannot express the reference" in made.left_out["second"]
 
 
 def _answered(task: Task, line: str) -> Rollout:

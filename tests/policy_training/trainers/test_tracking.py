@@ -92,5 +92,7 @@ def test_a_missing_tracker_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="track is 'mlflow': choose tensorboard, trackio, wandb"):
         check_trackers(["mlflow"])
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(UserError, match="wandb', which is not installed: run pip install wandb, or leave it out"):
+    with pytest.raises(
+        UserError, match="`track=wandb`: wandb is not installed: run `pip install wandb`, or leave it out"
+    ):
         check_trackers(["wandb"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST_CHANGES = 400
 """Changed lines of a range without unique lines, up to which its smallest difference is searched; a range with more
@@ -35,7 +38,7 @@ def changed_numbers(before: Sequence[str], after: Sequence[str]) -> tuple[list[i
 
 def _between_unique_lines(old: Sequence[int], new: Sequence[int]) -> Iterator[LineRange]:
     """The ranges between the lines that occur once in both, in the longest sequence that both have in common."""
-    head, tail = _equal_ends(old, new)
+    head, tail = equal_ends(old, new)
     old_counts, new_counts = Counter(old[head : len(old) - tail]), Counter(new[head : len(new) - tail])
     places = {line: place for place, line in enumerate(new) if head <= place < len(new) - tail}
     pairs = [
@@ -68,7 +71,7 @@ def _longest_increasing(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int
     return chosen[::-1]
 
 
-def _equal_ends(old: Sequence[int], new: Sequence[int]) -> tuple[int, int]:
+def equal_ends(old: Sequence[T], new: Sequence[T]) -> tuple[int, int]:
     """Numbers of equal lines at the start and at the end."""
     shorter = min(len(old), len(new))
     head = next((n for n in range(shorter) if old[n] != new[n]), shorter)
@@ -79,7 +82,7 @@ def _equal_ends(old: Sequence[int], new: Sequence[int]) -> tuple[int, int]:
 def _smallest_difference(old: Sequence[int], new: Sequence[int], most: int) -> tuple[list[int], list[int], int]:
     """Indexes of the removed and of the added lines: as few as possible (Myers 1986), or all if these are more than
     `most`; and how many changes were tried."""
-    head, tail = _equal_ends(old, new)
+    head, tail = equal_ends(old, new)
     width, height = len(old) - head - tail, len(new) - head - tail
     if not width or not height:
         return list(range(head, head + width)), list(range(head, head + height)), 0
