@@ -26,7 +26,7 @@ from regrade.evaluators.task_curation.mutation_tasks import Progress, ignore_pro
 from regrade.evaluators.task_curation.project_environment import ProjectEnvironment, build_environment
 from regrade.evaluators.task_curation.yields import YieldReport
 
-NETWORK = ("gaierror", "NameResolutionError", "Network is unreachable", "ConnectionRefusedError", "ConnectTimeout")
+NETWORK = ("gaierror", "name resolution", "Network is unreachable", "ConnectionRefusedError", "ConnectTimeout")
 """Words in the error of a test that needs a network, which the sandbox has not."""
 
 
