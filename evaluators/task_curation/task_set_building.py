@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,26 +34,34 @@ class BuiltSet:
     yields: YieldReport
 
 
-def chosen_sources(names: Sequence[str]) -> dict[str, TaskSource]:
-    """The named sources in their order; all of them for no name. Raises UserError for an unknown name."""
+def chosen_sources(sources: Sequence[str | TaskSource]) -> dict[str, TaskSource]:
+    """Name -> source: the named ones in their own order, then the functions; all of `SOURCES` for no source.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    names = [each for each in sources if isinstance(each, str)]
     unknown = next((name for name in names if name not in SOURCES), None)
     if unknown is not None:
         raise UserError(f"no task source {unknown!r}: choose from {', '.join(SOURCES)}")
-    return {name: source for name, source in SOURCES.items() if not names or name in names}
+    chosen = {name: source for name, source in SOURCES.items() if not sources or name in names}
+    functions = [each for each in sources if not isinstance(each, str)]
+    return chosen | {getattr(each, "__name__", repr(each)): each for each in functions}
 
 
 def write_tasks(
     repositories: Sequence[BuiltRepository],
     out: str | Path,
     *,
-    sources: Sequence[str] = (),
+    sources: Sequence[str | TaskSource] = (),
     split_by: Unit = "module",
     seed: int = 0,
 ) -> BuiltSet:
     """Search the sources in each repository, and write one task set. The same arguments write the same tasks.
 
     Args:
-        sources: names in `SOURCES`; empty: all.
+        sources: names in `SOURCES`, or functions of your own from a repository to validated tasks; empty: all of
+            `SOURCES`.
         split_by: tasks that change the same repository, module or function are in the same split.
         seed: of the splits.
 
@@ -81,6 +90,9 @@ def write_tasks(
         reasons = yields.total().dropped.most_common(3)
         why = listed([f"{count} candidates: {reason}" for reason, count in reasons], 3) or "there is no candidate"
         raise UserError(f"no task of {listed([each.origin for each in repositories], 3)} is valid ({why})")
+    twice = next((name for name, count in Counter(task.id for task in tasks).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"two tasks have the id {twice!r}: a task source must give each task an id of its own")
     splits = leak_free_splits(tasks, split_by, seed)
     members = [
         SetTask(task, flaky[task.repository], split, wrong.get(task.id), fact)

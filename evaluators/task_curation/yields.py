@@ -56,7 +56,7 @@ class YieldReport:
     def drop(self, kind: str, reason: str) -> None:
         """A valid task is left out after all."""
         row = self.of(kind)
-        row.valid -= 1
+        row.valid = max(0, row.valid - 1)  # a source of the user's own may count nothing
         row.dropped[reason] += 1
 
     def to_json(self) -> list[dict[str, Any]]:

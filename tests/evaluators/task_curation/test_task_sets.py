@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import list_tasks, load_tasks
+from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_repository
 from regrade.evaluators.task_curation.chosen_tests import TestChoice
@@ -186,6 +188,13 @@ def test_the_folder_is_complete_or_absent_and_the_same_again(
     assert sum(len(load_tasks(out, split)) for split in splits) == len(made.tasks)
     with pytest.raises(UserError, match="has no task in the split 'nothing'"):
         load_tasks(out, "nothing")
+
+    def mine(repository: BuiltRepository) -> Iterator[Task]:
+        for task in from_commits(repository):
+            yield replace(task, id=f"mine/{task.id}")
+
+    own = write_tasks([built], tmp_path / "own", sources=[mine])
+    assert [task.id for task in load_tasks(own.folder)] == [f"mine/{each.id}" for each in from_commits(built)]
     (out / "own.txt").write_text("notes")
     with pytest.raises(UserError, match=r"contains 'own.txt', which is no part of a task set"):
         write_tasks([built], out)
