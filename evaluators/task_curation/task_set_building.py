@@ -74,7 +74,7 @@ def write_tasks(
     yields, tasks, facts = YieldReport(), list[Task](), list[dict[str, Any]]()
     bases: set[tuple[object, ...]] = set()
     for repository in (replace(each, yields=yields) for each in repositories):
-        described = _Facts(repository)
+        described = _TaskFacts(repository)
         for name, source in chosen.items():
             yields.source = name
             for task in source(repository):
@@ -119,7 +119,7 @@ def _left_out(task: Task, bases: Collection[tuple[object, ...]]) -> str:
     return ""
 
 
-class _Facts:
+class _TaskFacts:
     """What is recorded of a task besides its tests."""
 
     def __init__(self, repository: BuiltRepository) -> None:
