@@ -20,8 +20,9 @@ from regrade.datasets.visible_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
+    from regrade.evaluators.evaluation.sweeps import Stage
     from regrade.evaluators.execution.activity import Activity
 
 PIPED_WIDTH = 240
@@ -172,25 +173,7 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
         with _log_lines() as report_lines:
             yield report_lines
         return
-    from rich import progress as rich
-    from rich.console import RenderableType
-    from rich.text import Text
-
-    from regrade.evaluators.execution.activity import listener
-
-    lines = listener()
-
-    class Display(rich.Progress):
-        """The bars, and below them what the workers run."""
-
-        def get_renderables(self) -> Iterable[RenderableType]:
-            yield from super().get_renderables()
-            if isinstance(lines, ActivityLines):
-                yield from (Text(line, no_wrap=True) for line in lines.texts(console.width))
-
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with Display(*columns, *times, console=console, transient=True) as bars:
+    with _bars(console) as bars:
         started: dict[str, TaskID] = {}
 
         def report(description: str, done: int, total: int) -> None:
@@ -202,6 +185,66 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
 
         yield report
+
+
+@contextmanager
+def stages() -> Iterator[Stage]:
+    """A display for the stages of long work, of which several may be open at a time: a bar for each, or lines if stderr
+    is not a terminal. At the end of a stage, a line gives its wall time."""
+    console = stderr()
+    if not console.is_terminal:
+        yield _logged_stage
+        return
+    with _bars(console) as bars:
+
+        @contextmanager
+        def stage(title: str) -> Iterator[Callable[[int, int], None]]:
+            with _timed(title, console):
+                bar = bars.add_task(title, total=None)
+                try:
+                    yield lambda done, total: bars.update(bar, completed=done, total=total or None)
+                finally:
+                    bars.remove_task(bar)
+
+        yield stage
+
+
+@contextmanager
+def _logged_stage(title: str) -> Iterator[Callable[[int, int], None]]:
+    console = stderr()
+    console.print(f"{title} ...", markup=False)
+    with _timed(title, console), progress(title) as report:
+        yield report
+
+
+@contextmanager
+def _timed(title: str, console: Console) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    console.print(f"{title}: {time.monotonic() - began:.0f} s", markup=False)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    """Bars on a terminal, and below them what the workers run."""
+    from rich import progress as rich
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from regrade.evaluators.execution.activity import listener
+
+    lines = listener()
+
+    class Display(rich.Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            if isinstance(lines, ActivityLines):
+                yield from (Text(line, no_wrap=True) for line in lines.texts(console.width))
+
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
+    with Display(*columns, *times, console=console, transient=True) as bars:
+        yield bars
 
 
 @contextmanager

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from regrade.cli.console import progress, stderr, stdout
-from regrade.cli.extras import training_libraries
-from regrade.cli.options import LARGEST_SEED, ModelName, SandboxName, creatable
+from regrade.cli.console import stages, stdout
+from regrade.cli.extras import check_training_libraries
+from regrade.cli.options import LARGEST_SEED, MOST_JOBS, ModelName, SandboxName, creatable
 
 
 def demo(
@@ -27,6 +24,15 @@ def demo(
             help="Folder of the run. Default: runs/demo, with --quick runs/demo-quick.",
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_JOBS,
+            help="Processes side by side, with equal shares of the cores. Default: 2, if there "
+            "are two cores and no GPU.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
     model: ModelName = "smollm2-135m",
     sandbox: SandboxName = "auto",
@@ -36,27 +42,16 @@ def demo(
     Train an SFT baseline, continue with reinforcement learning from executed tests, and report which policy fixes more
     and breaks less. The same command resumes a stopped run.
     """
-    with training_libraries("`regrade demo`"):
-        from regrade.policy_training.demo.pipeline import run_demo
-        from regrade.policy_training.demo.settings import FULL, QUICK
+    check_training_libraries("`regrade demo`")
+    from regrade.policy_training.demo.running import run_demo
+    from regrade.policy_training.demo.settings import FULL, QUICK
     from regrade.reports.html_report import write_report
     from regrade.reports.results import load_results
     from regrade.reports.terminal import print_results
 
     folder = out or Path("runs", "demo-quick" if quick else "demo")
-    run_demo(folder, QUICK if quick else FULL, seed, stage, sandbox=sandbox, model=model)
+    with stages() as stage:
+        run_demo(folder, QUICK if quick else FULL, seed, stage, sandbox=sandbox, model=model, jobs=jobs)
     report = write_report(folder)
     print_results(load_results(folder), stdout())
     typer.echo(f"\nreport:  {report}\nfigures: {folder / 'summary.json'}")
-
-
-@contextmanager
-def stage(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress display for one stage of the run, and a line with its wall time at the end."""
-    console = stderr()
-    if not console.is_terminal:
-        console.print(f"{title} ...", markup=False)
-    began = time.monotonic()
-    with progress(title) as display:
-        yield display
-    console.print(f"{title}: {time.monotonic() - began:.0f} s", markup=False)

@@ -23,6 +23,7 @@ MOST_WORKERS = 1024
 LONGEST = 1e9
 """Seconds: some thirty years, which every clock can count."""
 LARGEST_SEED = 2**32 - 1
+MOST_JOBS = 64
 OptionsT = TypeVar("OptionsT")
 
 

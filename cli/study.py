@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.console import stdout
-from regrade.cli.demo import stage
-from regrade.cli.extras import training_libraries
-from regrade.cli.options import ModelName, SandboxName, creatable
+from regrade.cli.console import stages, stdout
+from regrade.cli.extras import check_training_libraries
+from regrade.cli.options import MOST_JOBS, ModelName, SandboxName, creatable
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
+    from regrade.evaluators.evaluation.sweeps import Stage
     from regrade.policy_training.study.settings import StudySettings
 
 
@@ -47,6 +49,15 @@ def study(
     only_list: Annotated[
         bool, typer.Option("--list", help="Show what is done, and what is left with an estimate; run nothing.")
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MOST_JOBS,
+            help="Cells side by side, each in a process with an equal share of the cores: 2 use "
+            "two cores best. Default: 1.",
+        ),
+    ] = 1,
     model: ModelName = "smollm2-135m",
     sandbox: SandboxName = "auto",
 ) -> None:
@@ -65,23 +76,38 @@ def study(
 
         _list(out, stored_settings(out) or settings, cells or ())
         return
-    with training_libraries("`regrade study`"):
-        from regrade.policy_training.study.running import run_study
+    check_training_libraries("`regrade study`")
+    from regrade.policy_training.recipe.lanes import run_lanes
     from regrade.reports.study_page import FIGURES, study_markdown, write_study_report
     from regrade.reports.study_results import load_study
 
-    run_study(
-        out,
-        settings,
-        stage,
-        cells=cells or (),
-        sandbox=sandbox,
-        model=model,
-        after_cell=lambda _cell: write_study_report(out),
-    )
+    with stages() as stage:
+        run_lanes(partial(_work_at_study, out, settings, cells or (), sandbox, model), jobs, stage)
     page = write_study_report(out)
     typer.echo(study_markdown(load_study(out)))
     typer.echo(f"report:  {page}\nfigures: {out / FIGURES}")
+
+
+def _work_at_study(
+    out: Path, settings: StudySettings, cells: Sequence[str], sandbox: str, model: str, stage: Stage
+) -> None:
+    """What one process does, with its cores."""
+    from regrade.policy_training.recipe.lanes import torch_threads, usable_cores
+    from regrade.policy_training.study.running import run_study
+    from regrade.reports.study_page import write_study_report
+
+    cores = len(usable_cores())
+    with torch_threads(cores):
+        run_study(
+            out,
+            settings,
+            stage,
+            cells=cells,
+            sandbox=sandbox,
+            workers=cores,
+            model=model,
+            after_cell=lambda _cell: write_study_report(out),
+        )
 
 
 def _list(out: Path, settings: StudySettings, patterns: list[str] | tuple[()]) -> None:

@@ -544,11 +544,8 @@ def _log(run: Run, plan: TrainingPlan, language_model: LanguageModel, progress: 
         run.log(plan.algorithm, step, seconds, **numbers)
         if plan.save_every and step and step % plan.save_every == 0:
             language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"), plan.files)
-        if progress is None:
-            return
-        if plan.budget.steps is not None:
-            progress("training", step, max(step, plan.budget.steps))
-        elif plan.budget.seconds is not None:
-            progress("training, in seconds", round(seconds), round(plan.budget.seconds))
+        if progress is not None:
+            what = "training, in seconds" if plan.budget.steps is None else "training"
+            progress(what, *plan.budget.progress(step, seconds))
 
     return log

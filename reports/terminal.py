@@ -336,5 +336,6 @@ def _phases(results: Results) -> Table:
     table.add_column("wall time", justify="right")
     for name, phase in results.manifest.phases.items():
         table.add_row(name, duration(phase.seconds) + ("" if phase.done else " (not finished)"))
-    table.add_row("all", duration(sum(phase.seconds for phase in results.manifest.phases.values())))
+    overlap = ", as some ran side by side" if results.manifest.wall_seconds else ""
+    table.add_row(f"all{overlap}", duration(results.manifest.total_seconds))
     return table

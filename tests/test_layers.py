@@ -32,8 +32,8 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"environments"}),
         frozenset({"trainers", "policy_files"}),
         frozenset({"reward_models", "recipe_files"}),
-        frozenset({"recipe"}),
-        frozenset({"train", "demo", "study"}),
+        frozenset({"recipe", "train"}),
+        frozenset({"demo", "study", "variants"}),
     ),
 }
 """Sub-packages (and modules that are above them), from the ground up: each imports from lower floors only."""

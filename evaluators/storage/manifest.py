@@ -75,10 +75,17 @@ class Manifest:
     policies: Mapping[str, PolicyEntry] = field(default_factory=dict)
     phases: Mapping[str, Phase] = field(default_factory=dict)
     """In the order of their start."""
+    wall_seconds: float = 0.0
+    """Wall time of a run whose phases overlap, over all attempts to complete it; 0: they do not."""
     share_of_step: Mapping[str, float] = field(default_factory=dict)
     """execution, generation, training -> share of the wall time of RL steps; the shares add up to 1."""
     notes: tuple[str, ...] = ()
     """Notes for readers of the report, such as a phase that a time limit ended, or an unusual setting."""
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall time of the run."""
+        return self.wall_seconds or sum(phase.seconds for phase in self.phases.values())
 
     def to_json(self) -> dict[str, Any]:
         """`phases` becomes name -> seconds; `phases_done` lists the completed phases."""
@@ -131,6 +138,7 @@ class _StoredManifest(msgspec.Struct):
     policies: dict[str, Any] = {}
     phases: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e300)]] = {}
     phases_done: list[str] = []
+    wall_seconds: Annotated[float, msgspec.Meta(ge=0, le=1e300)] = 0.0
     share_of_step: dict[Literal["execution", "generation", "training"], Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
     notes: list[str] = []
 

@@ -8,6 +8,7 @@
     RUN/samples.jsonl                   attempts from along a training
     RUN/checkpoints/NAME/               weights and optimizer states
     RUN/hunks.jsonl                     values of hunks: see `regrade.reports.attribution_store`
+    RUN/locks/                          empty files, while several processes share the run: see `Run.writing`
     RUN/summary.json, RUN/report.html   written by `regrade.reports`
 
 Every file is appended line by line or replaced atomically, so a killed run can be opened and continued.
@@ -15,16 +16,14 @@ Every file is appended line by line or replaced atomically, so a killed run can 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import is_text, parse_json, read_text
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.file_locks import locked
 from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.evaluators.storage.manifest import (
     ADVICE,
@@ -66,12 +66,19 @@ class Run:
     """A run's folder. The constructor creates the folder and its manifest, or opens existing ones.
 
     Each access reads the manifest again and each change replaces it atomically, so several `Run`s of one folder in one
-    process agree. Two processes must not change one run at a time: see `writing`.
+    process agree. Two processes must not change one run at a time, or only other parts of it: see `writing`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError if the folder can't be created."""
+    def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
+        """
+        Args:
+            is_shared: other processes change other parts of the run at the same time. Default: False.
+
+        Raises:
+            UserError: the folder can't be created.
+        """
         self.folder = folder
+        self._is_shared = is_shared
         self._lock = threading.RLock()  # the heartbeat thread of a phase writes too
         if not self.manifest_path.exists():
             started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -107,27 +114,59 @@ class Run:
         return cls(folder)
 
     @contextmanager
-    def writing(self, *, wait: bool = False) -> Iterator[None]:
+    def writing(self, part: str = "", *, wait: bool = False) -> Iterator[None]:
         """Lock the run against other writing processes: each would miss the rows that the other writes.
 
         Args:
+            part: lock this part of the run only, such as the phases of one policy. Default: all of it.
             wait: for a process that holds the lock.
 
         Raises:
             RunBusyError: another process holds the lock. (A killed process releases it.)
         """
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                except BlockingIOError as error:
-                    raise RunBusyError(
-                        f"another process is writing into {self.folder}: wait for it, or give another folder"
-                    ) from error
+        with _locked_or_busy(self._lock_of(f"part-{part}") if part else self.folder, self.folder, wait):
             yield
-        finally:
-            os.close(descriptor)
+
+    @classmethod
+    @contextmanager
+    def reserved(cls, folder: Path, *, wait: bool = False) -> Iterator[Run]:
+        """The run of a folder, locked as by `writing` before its manifest exists: several processes may begin it.
+
+        Args:
+            wait: for a process that holds the lock.
+
+        Raises:
+            RunBusyError: another process holds the lock.
+            UserError: the folder can't be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the run's folder {str(folder)!r} can't be made: {error.strerror}; choose another folder"
+            ) from error
+        with _locked_or_busy(folder, folder, wait):
+            yield cls(folder)
+
+    def remove_locks(self) -> None:
+        """Remove the files that locked parts of the run; nobody may share the run any more."""
+        shutil.rmtree(self.folder / "locks", ignore_errors=True)
+
+    def _lock_of(self, name: str) -> Path:
+        path = self.folder / "locks" / _file_name(name)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        return path
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Nobody else changes the manifest meanwhile."""
+        with self._lock:
+            if not self._is_shared:
+                yield
+                return
+            with locked(self._lock_of("manifest"), wait=True):
+                yield
 
     @property
     def manifest_path(self) -> Path:
@@ -149,15 +188,18 @@ class Run:
 
     def update(self, **changes: Any) -> Manifest:
         """Replace fields of the manifest (see `Manifest`); mappings are merged key by key."""
-        with self._lock:
-            old = self.manifest
-            merged: dict[str, Any] = {
-                key: {**getattr(old, key), **value} if isinstance(value, Mapping) else value
-                for key, value in changes.items()
-            }
-            new = replace(old, **merged)
-            self._write(new)
-            return new
+        with self._changing():
+            return self._update(changes)
+
+    def _update(self, changes: Mapping[str, Any]) -> Manifest:
+        old = self.manifest
+        merged: dict[str, Any] = {
+            key: {**getattr(old, key), **value} if isinstance(value, Mapping) else value
+            for key, value in changes.items()
+        }
+        new = replace(old, **merged)
+        self._write(new)
+        return new
 
     def add_policy(
         self, name: str, role: PolicyRole, *, best_temperature: float = 0.0, label: str = "", **more: Any
@@ -174,9 +216,10 @@ class Run:
 
     def note(self, text: str) -> None:
         """Add a note for readers of the report; an equal note is added once."""
-        with self._lock:
-            if text not in self.manifest.notes:
-                self.update(notes=(*self.manifest.notes, text))
+        with self._changing():
+            notes = self.manifest.notes
+            if text not in notes:
+                self._update({"notes": (*notes, text)})
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -185,27 +228,17 @@ class Run:
         The time is saved every `HEARTBEAT_SECONDS`, the most that a `kill -9` loses.
         """
         before = self.manifest.phases.get(name, Phase()).seconds
-        began = time.monotonic()
-        stop = threading.Event()
-
-        def save(is_done: bool) -> None:
-            self.update(phases={name: Phase(before + time.monotonic() - began, is_done)})
-
-        def save_regularly() -> None:
-            while not stop.wait(HEARTBEAT_SECONDS):
-                save(False)
-
-        save(False)
-        heartbeat = threading.Thread(target=save_regularly, name=f"time of {name}", daemon=True)
-        heartbeat.start()
-        is_done = False
-        try:
+        with _saved_regularly(
+            lambda seconds, is_done: self.update(phases={name: Phase(before + seconds, is_done)}), name
+        ):
             yield
-            is_done = True
-        finally:
-            stop.set()
-            heartbeat.join()
-            save(is_done)
+
+    @contextmanager
+    def wall_time(self) -> Iterator[None]:
+        """Measure the wall time of a run whose phases overlap, as `phase` does that of one."""
+        before = self.manifest.wall_seconds
+        with _saved_regularly(lambda seconds, _is_done: self.update(wall_seconds=before + seconds), "the run"):
+            yield
 
     def finished(self, name: str) -> bool:
         """Did the phase succeed, in this process or an earlier one?"""
@@ -325,6 +358,42 @@ class Run:
 
     def _write(self, manifest: Manifest) -> None:
         journal.write_atomically(self.manifest_path, json.dumps(manifest.to_json(), indent=2) + "\n")
+
+
+@contextmanager
+def _locked_or_busy(path: Path, folder: Path, wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, wait=wait))
+        except BlockingIOError as error:
+            raise RunBusyError(
+                f"another process is writing into {folder}: wait for it, or give another folder"
+            ) from error
+        yield
+
+
+@contextmanager
+def _saved_regularly(save: Callable[[float, bool], object], name: str) -> Iterator[None]:
+    """Call `save` with the seconds so far and whether the `with` block has succeeded: at its beginning, every
+    `HEARTBEAT_SECONDS`, and at its end."""
+    began = time.monotonic()
+    stop = threading.Event()
+
+    def save_until_stopped() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            save(time.monotonic() - began, False)
+
+    save(0.0, False)
+    heartbeat = threading.Thread(target=save_until_stopped, name=f"time of {name}", daemon=True)
+    heartbeat.start()
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        stop.set()
+        heartbeat.join()
+        save(time.monotonic() - began, is_done)
 
 
 def _description(task: Task) -> dict[str, Any]:

@@ -6,6 +6,7 @@ One turn: SFT, expert iteration, GRPO. Agents: SFT, SFT on executed traces of th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Stage
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import read
-from regrade.evaluators.storage.run import Run
+from regrade.evaluators.storage.manifest import Phase
+from regrade.evaluators.storage.run import HEARTBEAT_SECONDS, Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
@@ -52,10 +54,29 @@ class Phases:
         self.agent = agent_format(settings) if is_agent else None
         self.resume = ResumePoints()
 
-    @property
+    def rl_has_begun(self) -> bool:
+        """Has reinforcement learning begun, in any process?"""
+        return RL_PHASES[0] in self.run.manifest.phases
+
     def rl_seconds(self) -> float:
-        """Wall time of reinforcement learning."""
-        return sum(self.run.manifest.phases[name].seconds for name in RL_PHASES)
+        """Wall time of reinforcement learning.
+
+        Before the end of its first round it is infinite, and until its own end an estimate above the time so far: GRPO
+        takes as long as a round; once it has begun, its further steps take as long as those so far.
+        """
+        phases = self.run.manifest.phases
+        before, grpo = (phases.get(name, Phase()) for name in RL_PHASES)
+        if grpo.done:
+            return before.seconds + grpo.seconds
+        rounds = [row["seconds"] for row in read(self.run.training_log("expert-iteration"))]
+        if not rounds:
+            return math.inf
+        per_round = sum(rounds) / len(rounds)
+        steps = max((row["step"] for row in read(self.run.training_log("grpo"))), default=0)
+        further = grpo.seconds * self.settings.grpo_steps / steps if steps else per_round
+        whole = before.seconds if before.done else per_round * self.settings.rounds
+        # The manifest's times are this much behind at most.
+        return max(whole + further, before.seconds + grpo.seconds + 2 * HEARTBEAT_SECONDS)
 
     def sft(self, model: str, tasks: Sequence[Task], validation: Sequence[Task]) -> None:
         """SFT on the references of `tasks`, to its plateau on the validation tasks: the checkpoint `sft`."""
@@ -110,7 +131,7 @@ class Phases:
                     budget=Budget(steps),
                     seed=self.seed,
                     plateau=plateau,
-                    log=self.log(name, report, steps),
+                    log=self.log(name, report, Budget(steps)),
                     resume=self.resume,
                 )
             self.run.rewind(f"{name}-validation")
@@ -175,7 +196,7 @@ class Phases:
                 out=self.states(phase),
                 budget=Budget(self.settings.round_steps),
                 seed=self.seed * 1000 + number,
-                log=self.log(phase, None, self.settings.round_steps),
+                log=self.log(phase, None, Budget(self.settings.round_steps)),
                 progress=lambda _what, done, total: report(done, total),
                 keep=lambda attempts: write_attempts(stored, as_answers(attempts, tasks)),
                 resume=self.resume,
@@ -222,7 +243,7 @@ class Phases:
                 seed=self.seed,
                 agent=self.agent,
                 step_rewards=paid,
-                log=self.log("grpo", report, settings.grpo_steps),
+                log=self.log("grpo", report, Budget(settings.grpo_steps)),
                 resume=self.resume,
             )
             self._save(language_model, "rl")
@@ -241,19 +262,19 @@ class Phases:
                 out=self.states(name),
                 budget=budget,
                 seed=self.seed + 1,
-                log=self.log(name, report, budget.steps or 0),
+                log=self.log(name, report, budget),
                 resume=self.resume,
             )
             self._save(language_model, name)
         return self._leave(name)
 
-    def log(self, phase: str, report: Callable[[int, int], None] | None, steps: int) -> StepLog:
+    def log(self, phase: str, report: Callable[[int, int], None] | None, budget: Budget) -> StepLog:
         """Writes each step into the run's training log, which first loses what follows the state to go on from."""
         self.run.rewind(phase, last_step(self.states(phase)))
 
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
             if report is not None:
-                report(step, max(step, steps) if steps else 0)  # a time budget has no number of steps
+                report(*budget.progress(step, seconds))
             parts = dict(numbers)
             if "execution_seconds" in parts and "step_time" in parts:
                 busy = parts["execution_seconds"] + parts["generation_seconds"]

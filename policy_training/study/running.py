@@ -5,14 +5,12 @@ Several processes may work on one study: each takes the next cell that no other 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
 
-from regrade.datasets.errors import RunBusyError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
@@ -22,6 +20,7 @@ from regrade.evaluators.storage.run import Run
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.recipe.phases import Phases
+from regrade.policy_training.recipe.sharing import has_finished, take_parts
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
@@ -29,9 +28,6 @@ from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
-
-POLL_SECONDS = 5.0
-"""Between two looks at the cells that other processes run."""
 
 
 def run_study(
@@ -41,6 +37,7 @@ def run_study(
     *,
     cells: Sequence[str] = (),
     sandbox: str = "auto",
+    workers: int | None = None,
     model: str = EMBEDDED,
     after_cell: Callable[[Cell], object] = lambda _cell: None,
 ) -> Run:
@@ -48,6 +45,7 @@ def run_study(
 
     Args:
         cells: patterns of names, such as `rl-d32-*`; the cells that they need are run too. Empty: all cells.
+        workers: of the scorer. Default: None: one per core.
         after_cell: called when a cell is done.
 
     Raises:
@@ -55,12 +53,11 @@ def run_study(
             settings.
     """
     wanted = chosen(grid(settings), cells)
-    run = Run(out)
-    with run.writing(wait=True):
+    with Run.reserved(out, wait=True) as run:
         run.configure({"study": asdict(settings), "model": model})
         run.update(model=model)
-    if not all(_is_done(out, cell) for cell in wanted):
-        with Scorer(sandbox=sandbox) as scorer:
+    if not all(has_finished(cell_folder(out, cell), JUDGED) for cell in wanted):
+        with Scorer(workers=workers, sandbox=sandbox) as scorer:
             study = Study(run, settings, stage, model, scorer)
             with run.writing(wait=True):
                 study.prepare()
@@ -68,11 +65,6 @@ def run_study(
                 with run.writing(wait=True):
                     after_cell(cell)
     return run
-
-
-def _is_done(study: Path, cell: Cell) -> bool:
-    folder = cell_folder(study, cell)
-    return (folder / "manifest.json").exists() and Run.open(folder).finished(JUDGED)
 
 
 class Study:
@@ -116,25 +108,18 @@ class Study:
         self.run.update(inputs=inputs, sandbox=self.scorer.sandbox.name, assurance=self.scorer.assurance)
 
     def run_cells(self, cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Run those that are not done and that no other process runs, and wait for the others. Yields each that it has
-        run."""
-        while left := [cell for cell in cells if not _is_done(self.run.folder, cell)]:
-            ready = (cell for cell in left if all(_is_done(self.run.folder, needed) for needed in cell.needs))
-            done = next(filter(self._run_if_free, ready), None)
-            if done is None:
-                time.sleep(POLL_SECONDS)
-            else:
-                yield done
+        """Run those that are not done, beside the other processes of this study. Yields each that it has run."""
 
-    def _run_if_free(self, cell: Cell) -> bool:
-        run = Run(cell_folder(self.run.folder, cell))
-        try:
-            with run.writing():
-                if not _is_done(self.run.folder, cell):  # another process may have ended it just now
-                    self.run_cell(cell)
-        except RunBusyError:
-            return False
-        return True
+        def is_done(cell: Cell) -> bool:
+            return has_finished(cell_folder(self.run.folder, cell), JUDGED)
+
+        return take_parts(
+            cells,
+            is_done=is_done,
+            is_ready=lambda cell: all(map(is_done, cell.needs)),
+            lock=lambda cell: Run.reserved(cell_folder(self.run.folder, cell)),
+            run=self.run_cell,
+        )
 
     def run_cell(self, cell: Cell) -> None:
         """Train and judge one policy; finished phases are skipped."""
@@ -173,7 +158,7 @@ class Study:
             rmtree(run.checkpoint("expert-iteration"), ignore_errors=True)  # half a gigabyte that nothing starts from
             return run.checkpoint("rl")
         timed = Run.open(cell_folder(self.run.folder, cell.timed_by))
-        seconds = Phases(timed, self.settings, cell.seed, self.stage, self.scorer).rl_seconds
+        seconds = Phases(timed, self.settings, cell.seed, self.stage, self.scorer).rl_seconds()
         phases.more_sft("control", "SFT given equal time", start, lessons, Budget(seconds=seconds))
         return run.checkpoint("control")
 

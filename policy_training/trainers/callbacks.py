@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,22 @@ class Budget:
 
     steps: int | None = None
     """Optimizer steps. Default: None: no limit."""
-    seconds: float | None = None
-    """Wall time. Default: None: no limit."""
+    seconds: float | Callable[[], float] | None = None
+    """Wall time; or what returns it, such as that of another training that still runs: infinite at first, then an
+    estimate, and exact when that one has ended. Default: None: no limit."""
+
+    def time_limit(self) -> float | None:
+        """The seconds, as far as they are known now."""
+        return self.seconds() if callable(self.seconds) else self.seconds
+
+    def progress(self, step: int, seconds: float) -> tuple[int, int]:
+        """(done, total; 0: unknown) of a training after so many steps and seconds, for a display."""
+        if self.steps is not None:
+            return step, max(step, self.steps)
+        limit = self.time_limit()
+        if limit is None or math.isinf(limit):
+            return step, 0
+        return round(seconds), round(max(seconds, limit))
 
 
 @dataclass
@@ -50,7 +65,8 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
     def spent(self, step: int) -> float:
         """Share of the budget that is used up now, after `step` steps; 1: all."""
         by_steps = 0.0 if self.budget.steps is None else step / self.budget.steps
-        by_time = 0.0 if self.budget.seconds is None else self._seconds() / self.budget.seconds
+        limit = self.budget.time_limit()
+        by_time = 0.0 if limit is None else self._seconds() / limit
         return max(by_steps, by_time)
 
     def _seconds(self) -> float:
@@ -76,7 +92,8 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         del args
-        is_over_time = self.budget.seconds is not None and self._seconds() >= self.budget.seconds
+        limit = self.budget.time_limit()
+        is_over_time = limit is not None and self._seconds() >= limit
         is_over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
         if is_over_time or is_over_steps:
             control.should_training_stop = True

@@ -347,7 +347,7 @@ def train_ppo(
         )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     prepare_to_train(language_model, is_agent=agent is not None)
-    freeze_bottom(language_model.model)
+    freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
     if agent is not None:

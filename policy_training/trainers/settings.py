@@ -303,6 +303,8 @@ class PPOSettings:
     optimum they are noise, which the scale makes as loud as a signal."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
+    frozen: float = 0.0
+    """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
     prompts_per_pass: int | None = None
     """Tasks whose attempts are learned from in one pass. Default: None: all of a batch, and for agents so many that a
     pass has 8 attempts."""
@@ -318,6 +320,7 @@ class PPOSettings:
             samples_per_prompt=_COUNT,
             normalize_advantages=_FLAG,
             temperature=_POSITIVE,
+            frozen=_SHARE,
             prompts_per_pass=_OPTIONAL_COUNT,
         )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
 import time
 
 import pytest
+from rich.console import Console
 
 from regrade.cli import console
 
@@ -64,3 +67,28 @@ def test_the_repositorys_own_tests_and_the_scoring_end_at_their_totals(regrade, 
         last = [line for line in err.splitlines() if line.startswith(f"{description}: ")][-1]
         done, total = last.removeprefix(f"{description}: ").split("/")
         assert done == total
+
+
+def test_stages_side_by_side_have_lines_of_their_own_in_a_log(capsys):
+    with console.stages() as stage, stage("SFT") as first, stage("judging SFT") as second:
+        first(20, 20)
+        second(10, 20)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:4] == ["SFT ...", "judging SFT ...", "SFT: 20/20", "judging SFT: 10/20"]
+    assert [line.rpartition(":")[0] for line in lines[4:]] == ["judging SFT", "SFT"]
+
+
+def test_stages_side_by_side_share_a_terminal(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, color_system=None, highlight=False, width=80)
+    monkeypatch.setattr(console, "stderr", lambda: screen)
+    with console.stages() as stage, stage("SFT") as first:
+        first(2, 20)
+        with stage("judging SFT") as second:
+            second(10, 20)
+            deadline = time.monotonic() + 30
+            while "10/20" not in screen.file.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.02)
+    shown = screen.file.getvalue()
+    assert re.search(r"SFT .* 2/20 .*\n.*judging SFT .* 10/20 ", shown), "one frame has both"
+    assert re.search(r"judging SFT: \d+ s\n", shown)
+    assert re.search(r"(?<!judging )SFT: \d+ s\n", shown)

@@ -9,8 +9,10 @@ import time
 
 import pytest
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import RunBusyError, UserError
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.file_locks import has_locks
+from regrade.evaluators.storage.manifest import Phase
 from regrade.evaluators.storage.run import Run
 
 
@@ -234,3 +236,48 @@ def test_the_draft_of_a_killed_writer_is_removed_and_that_of_a_running_one_is_no
         other.write_text("of someone else")
         journal.write_atomically(tmp_path / "a.json", "text")
         assert {path.name for path in tmp_path.iterdir()} == {drafts[1].name, other.name, "a.json"}
+
+
+def test_parts_of_a_run_are_locked_one_by_one(tmp_path):
+    run, again = Run(tmp_path), Run.open(tmp_path)
+    assert has_locks(tmp_path)
+    with run.writing("sft"), again.writing("judge sft"), again.writing():
+        with pytest.raises(RunBusyError, match="another process is writing into"), again.writing("sft"):
+            pass
+        assert has_locks(tmp_path)
+    with again.writing("sft"):
+        pass
+    run.remove_locks()
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_an_error_of_the_work_is_no_lock_of_another_process(tmp_path):
+    with pytest.raises(BlockingIOError), Run(tmp_path).writing("sft"):
+        raise BlockingIOError
+
+
+def test_the_wall_time_of_overlapping_phases_is_that_of_the_run(tmp_path):
+    run = Run(tmp_path)
+    run.update(phases={"sft": Phase(20.0, True), "judge": Phase(15.0, True)})
+    assert run.manifest.total_seconds == 35
+    with run.wall_time():
+        time.sleep(0.05)
+    first = run.manifest.total_seconds
+    assert 0.05 <= first < 15
+    with contextlib.suppress(RuntimeError), run.wall_time():
+        raise RuntimeError
+    assert run.manifest.total_seconds >= first
+
+
+def test_of_two_that_begin_a_run_at_once_one_does(tmp_path) -> None:
+    with Run.reserved(tmp_path / "new" / "run") as run:
+        run.configure({"seed": 0})
+        with (
+            pytest.raises(RunBusyError, match="another process is writing into"),
+            Run.reserved(tmp_path / "new" / "run"),
+        ):
+            pass
+        assert run.manifest.configuration == {"seed": 0}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be made: Not a directory"), Run.reserved(tmp_path / "file" / "run"):
+        pass

@@ -1,4 +1,4 @@
-"""The main job with a tiny model: killed twice in the midst of it, it goes on where it stopped."""
+"""The main job with a tiny model: killed in the midst of it, it goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ SETTINGS = DemoSettings(
 )  # fmt: skip
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from regrade.policy_training.demo.pipeline import run_demo
+from regrade.policy_training.demo.running import run_demo
 from tests.policy_training.demo.test_pipeline import SETTINGS
 
-out, model, last = sys.argv[1:]
+out, model, jobs, last = sys.argv[1:]
 
 @contextmanager
 def stage(title):
     def tell(done, total):
         if title == last and done >= 2:
             os.kill(os.getpid(), signal.SIGKILL)
-    print(title, flush=True)
+    print("+", title, flush=True)
     yield tell
+    print("-", title, flush=True)
 
-run_demo(Path(out), SETTINGS, 3, stage, model=model)
+run_demo(Path(out), SETTINGS, 3, stage, model=model, jobs=int(jobs))
 """
 
 
-def run(out: Path, model: Path, cache: Path, last: str = "") -> tuple[int, list[str]]:
-    """Exit status, and the titles of the stages that were entered. The process kills itself in the stage `last`."""
+def run(out: Path, model: Path, cache: Path, jobs: int, last: str = "") -> tuple[int, list[str]]:
+    """Exit status, and `+ title` for each stage that was entered, `- title` for each that was left. The process that
+    shows them kills itself in the stage `last`; its lanes end before this returns, as they hold its output."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(out), str(model), last], stdout=subprocess.PIPE, text=True, check=False,
-        env={**os.environ, "REGRADE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", PROGRAM, str(out), str(model), str(jobs), last], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "REGRADE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}, check=False,
         cwd=Path(__file__).resolve().parents[3],
     )  # fmt: skip
     return done.returncode, done.stdout.splitlines()
@@ -68,24 +70,25 @@ def rows(run: Run) -> list[tuple[str, str, float, int]]:
 @pytest.mark.slow
 def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path: Path, packages_cache: Path) -> None:
     out, cache = tmp_path / "demo", packages_cache
-    status, first = run(out, undecided_folder, cache, last="GRPO")
+    status, first = run(out, undecided_folder, cache, jobs=2, last="GRPO")
     assert status == -signal.SIGKILL
-    assert first[-2:] == ["expert iteration, round 1", "GRPO"]
+    assert first.index("+ executing demonstrations") < first.index("- SFT"), "side by side"
     before = dict(Run.open(out).manifest.phases)
-    assert {"sft", "traces demonstrations", "agent-sft", "expert iteration"} <= {
-        name for name, phase in before.items() if phase.done
-    }
+    done = {name for name, phase in before.items() if phase.done}
+    assert {"sft", "traces demonstrations", "agent-sft", "expert iteration"} <= done
+    assert not {"grpo", "control"} & done, "no process of it goes on"
 
-    status, second = run(out, undecided_folder, cache, last="judging SFT agent given equal time")
-    assert status == -signal.SIGKILL
-    assert second[1] == "GRPO"  # after "preparing"
-
-    status, third = run(out, undecided_folder, cache)
+    status, second = run(out, undecided_folder, cache, jobs=2)
     assert status == 0
-    assert "GRPO" not in third
-    after = Run.open(out).manifest.phases
-    assert after["sft"] == before["sft"]
-    assert all(phase.done for phase in after.values())
+    assert "+ SFT" not in second
+    assert "+ GRPO" in second
+    manifest = Run.open(out).manifest
+    assert manifest.phases["sft"] == before["sft"]
+    assert all(phase.done for phase in manifest.phases.values())
+    of_rl = sum(manifest.phases[name].seconds for name in ("expert iteration", "grpo"))
+    assert manifest.phases["control"].seconds >= of_rl
+    assert list(manifest.policies)[:5] == ["agent-sft", "control", "sft", "rl", "sft-all"], "whichever was judged first"
     found = rows(Run.open(out))
     assert len(found) == len(set(found)) == 4 * 5 * 2 + 5 + 2 * 2 + 2 * 2  # policies x tasks x attempts, controls
     assert Run.open(out).training()["grpo"][0]["turns"] > 1, "it plays whole episodes"
+    assert not (out / "locks").exists()
