@@ -23,6 +23,9 @@ CONTENTS = {
     "bytecode": "compiled Python modules",
     "sources": "source packages of the ready-made tasks",
     "models": "the embedded model",
+    "repositories": "files of repositories that tasks are built from",
+    "clones": "their histories",
+    "locks": "locked versions of their requirements",
 }
 """Part of the cache -> description. A missing part is created again."""
 

@@ -176,7 +176,7 @@ ModelName = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of all random choices.")]
 BuiltinSplit = Annotated[
     str | None,
-    typer.Option("--split", help="Of ready-made tasks: demonstrations, tests_only, validation or held_out."),
+    typer.Option("--split", help="Of ready-made tasks or a set: demonstrations, tests_only, validation or held_out."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks, drawn by --seed.")]
 Turns = Annotated[

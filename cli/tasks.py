@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,15 +15,21 @@ from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
     BuiltinSplit,
+    Deselect,
     JsonObject,
     Limit,
+    PythonPath,
     SandboxName,
     Seed,
+    TestPaths,
     TestRuns,
+    TestTimeout,
+    TimeLimit,
     Turns,
     Workers,
     agent_limits,
     creatable,
+    takes,
 )
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
@@ -221,26 +227,121 @@ def _proposed(files: list[Path], tasks: list[Task]) -> dict[str, list[Patch]]:
     return dict(found)
 
 
-@app.command()
-def build(
-    out: Annotated[
-        Path, typer.Option(file_okay=False, callback=creatable, help="Folder for the recipes, one file per package.")
-    ],
-    package: Annotated[list[str] | None, typer.Option(help="Only this package. Repeat for more. Default: all.")] = None,
-    cross_module: Annotated[
-        bool, typer.Option("--cross-module", help="Tasks whose shown tests miss what a wrong fix breaks elsewhere.")
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the proposed bugs. The ready-made tasks have seed 1.")
-    ] = 1,
-    sandbox: SandboxName = "auto",
-    workers: Workers = None,
-) -> None:
-    """Build tasks by injecting bugs into the pinned packages.
+@dataclass(frozen=True, kw_only=True)
+class _BuildOptions:
+    """Options of `regrade tasks build`."""
 
-    Execution must confirm each bug: some passing tests fail, others still pass, and the reference fixes it. The same
-    seed writes the same bytes. Each file is compared with the shipped one.
+    out: Annotated[
+        Path,
+        typer.Option(
+            file_okay=False, callback=creatable, help="Folder for the task set, or for the recipes of packages."
+        ),
+    ]
+    repo: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REPO]...",
+            help="Folders, git URLs or clones, archives, or packages (NAME or NAME==VERSION). Default: the pinned "
+            "packages of the ready-made tasks.",
+        ),
+    ] = None
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this task source: commits, mutation, cross-module or features. Repeat for more."),
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="Maximum number of tasks of one source.")] = None
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Runs of the unchanged tests; a test must pass in all.")] = 3
+    python: Annotated[
+        Path | None,
+        typer.Option(help="Interpreter with the dependencies of the tests, instead of an environment built for them."),
+    ] = None
+    tests: TestPaths = None
+    deselect: Deselect = None
+    python_path: PythonPath = None
+    time_limit: TimeLimit = None
+    test_timeout: TestTimeout = None
+    split_by: Annotated[Literal["repository", "module", "function"], typer.Option(help="What no two splits share.")] = (
+        "module"
+    )
+    package: Annotated[list[str] | None, typer.Option(help="Only this pinned package. Repeat for more.")] = None
+    cross_module: Annotated[
+        bool, typer.Option("--cross-module", help="Of pinned packages: as --source cross-module.")
+    ] = False
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all choices. The ready-made tasks have seed 1.")
+    ] = 1
+    sandbox: SandboxName = "auto"
+    workers: Workers = None
+    json: JsonObject = False
+
+
+@app.command()
+@takes(_BuildOptions)
+def build(options: _BuildOptions) -> None:
+    """Build tasks from any repository, or the recipes of the ready-made tasks.
+
+    Installs what the tests of the repository need, runs them several times, and searches for tasks: fix commits,
+    planted bugs, bugs with a wrong fix that breaks other modules, and functions without a body. Execution confirms each
+    task. A killed run goes on when it is repeated.
     """
+    if options.repo:
+        _build_set(options)
+    else:
+        _build_recipes(options)
+
+
+def _build_set(options: _BuildOptions) -> None:
+    from regrade.datasets.formats.task_sets import check_writable
+    from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_ones, built_repository
+    from regrade.evaluators.task_curation.chosen_tests import TestChoice
+    from regrade.evaluators.task_curation.task_set_building import chosen_sources, write_tasks
+
+    chosen_sources(options.source or ())
+    check_writable(options.out)
+    if options.package or options.cross_module:
+        raise UserError("--package and --cross-module are for pinned packages: leave them out beside a REPO")
+    choice = TestChoice(
+        tests=tuple(options.tests or ()),
+        deselect=tuple(options.deselect or ()),
+        python_path=tuple(options.python_path or ()),
+        time_limit=options.time_limit,
+        test_limit=options.test_timeout,
+    )
+
+    def tell(note: str) -> None:
+        typer.echo(f"note: {one_line(note)}", err=True)
+
+    with Scorer(sandbox=options.sandbox, workers=options.workers) as scorer, activities() as report:
+
+        def build_one(repo: str) -> BuiltRepository:
+            return built_repository(
+                repo,
+                scorer,
+                seed=options.seed,
+                runs=options.runs,
+                limit=options.limit,
+                python=options.python,
+                choice=choice,
+                progress=report,
+                tell=tell,
+            )
+
+        built = built_ones(options.repo or (), build_one, tell)
+        made = write_tasks(
+            built, options.out, sources=options.source or (), split_by=options.split_by, seed=options.seed
+        )
+    if options.json:
+        print_json({"folder": str(made.folder), "tasks": len(made.tasks), "yield": made.yields.to_json()})
+        return
+    for (source, kind), row in sorted(made.yields.rows.items()):
+        seconds = "" if row.seconds_per_task is None else f", {row.seconds_per_task:.2f} s a task"
+        typer.echo(f"{source} {kind}: {row.valid} of {row.tried}{seconds}")
+    typer.echo(f"{made.folder}: {counted(len(made.tasks), 'task')}")
+
+
+def _build_recipes(options: _BuildOptions) -> None:
+    """The recipes of pinned packages, each compared with the shipped file."""
     from regrade.datasets.mutation.packages import PACKAGES
     from regrade.datasets.mutation.packages import package as pinned
     from regrade.datasets.sources import READY_MADE
@@ -248,9 +349,15 @@ def build(
     from regrade.evaluators.task_curation.cross_module_tasks import build_cross_module
     from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
-    chosen = [pinned(name) for name in package] if package else PACKAGES
-    with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
-        written = (build_cross_module if cross_module else build_recipes)(scorer, out, seed, chosen, progress=report)
+    cross_module = options.cross_module or options.source == ["cross-module"]
+    if not cross_module and options.source not in (None, ["mutation"]):
+        raise UserError(
+            "without a REPO, the recipes of pinned packages have the source mutation or cross-module: name one"
+        )
+    chosen = [pinned(name) for name in options.package] if options.package else PACKAGES
+    with Scorer(sandbox=options.sandbox, workers=options.workers) as scorer, activities() as report:
+        search = build_cross_module if cross_module else build_recipes
+        written = search(scorer, options.out, options.seed, chosen, progress=report)
     for path in written:
         shipped = READY_MADE["cross-module" if cross_module else "builtin"] / path.name
         typer.echo(f"{path}: {_comparison_with_shipped(path, shipped)}")

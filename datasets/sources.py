@@ -9,7 +9,8 @@ from pathlib import Path
 
 from regrade.datasets.catalogue import CatalogueEntry
 from regrade.datasets.errors import UserError
-from regrade.datasets.formats.task_files import list_task_file, read_task_file
+from regrade.datasets.formats.task_files import list_task_file, read_task_file, read_wrong_fixes
+from regrade.datasets.formats.task_sets import TASKS
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
 from regrade.datasets.mutation.rebuilding import MUTATION, rebuild, task_id, wrong_fixes
@@ -46,19 +47,19 @@ def load_tasks(
 
     Args:
         source: `builtin` or `cross-module` (`READY_MADE`); a folder or a file of recipes, written by `regrade tasks
-            build`; or a task file (`.json`, `.jsonl`) in the format of `regrade.datasets.formats.task_files`.
-        split: one of `SPLITS`, for recipes; None for all tasks.
+            build`; the folder of a task set, written by the same command; or a task file (`.json`, `.jsonl`) in the
+            format of `regrade.datasets.formats.task_files`.
+        split: one of `SPLITS`, for recipes, or of the names in the task file; None for all tasks.
         cache: the folder of fetched packages; None for the default.
         progress: called with (packages fetched, packages needed).
 
     Raises:
         UserError: the source is unreadable or wrong, a package cannot be fetched, or the split is unknown.
     """
-    check_split(split)
     path, files = _files(source)
     if not files:
-        _refuse_split(path, split)
-        return read_task_file(path, cache)
+        return read_task_file(path, cache, split)
+    check_split(split)
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
     roots = fetch_all([recipes.package for recipes in selected], cache, progress)
     return [task for recipes in selected for task in rebuild(recipes, roots[recipes.package.name], split)]
@@ -70,11 +71,10 @@ def list_tasks(source: str | Path = "builtin", split: str | None = None) -> list
     Raises:
         UserError: the source is unreadable or wrong, or the split is unknown.
     """
-    check_split(split)
     path, files = _files(source)
     if not files:
-        _refuse_split(path, split)
-        return list_task_file(path)
+        return list_task_file(path, split)
+    check_split(split)
     return [
         CatalogueEntry(
             id=task_id(recipes.package, recipe),
@@ -123,14 +123,16 @@ def load_wrong_fixes(
     """Task id -> a wrong fix that passes the shown tests and breaks others, for the recipes that have one.
 
     Args:
-        source: `cross-module`, or a folder or a file of recipes.
+        source: `cross-module`, a folder or a file of recipes, or the folder of a task set.
         split, cache, progress: as of `load_tasks`.
 
     Raises:
         UserError: the source is no recipes, or as `load_tasks`.
     """
-    check_split(split)
     path, files = _files(source)
+    if not files and path.name == TASKS and Path(source).is_dir():
+        return read_wrong_fixes(path, split)
+    check_split(split)
     if not files:
         raise UserError(f"{path} is a task file, which has no wrong fixes: pass a folder or a file of recipes")
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
@@ -140,14 +142,11 @@ def load_wrong_fixes(
     }
 
 
-def _refuse_split(path: Path, split: str | None) -> None:
-    if split is not None:
-        raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
-
-
 def _files(source: str | Path) -> tuple[Path, list[Path]]:
     """The path of a source, and its recipe files; a task file has none."""
     path = READY_MADE.get(str(source)) or Path(source)
+    if (path / TASKS).is_file():
+        return path / TASKS, []
     if not path.exists():
         names = ", ".join(READY_MADE)
         raise UserError(f"no task file or folder of recipes at {path}: pass its path, or one of: {names}")

@@ -286,6 +286,8 @@ class Task:
     """Ids of the tests that fail at the base in every run and that no FAIL_TO_PASS names: a patch may fix them too."""
     source: str = "local"
     """Origin of the task: `mutation`, `local`, ..."""
+    kind: str = ""
+    """Kind of the task within its source, such as the kind of a planted bug; empty: none."""
     target: Target | None = None
     failure: str = ""
     """The line and the error of one test that fails at the base (a policy may see this)."""

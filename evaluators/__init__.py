@@ -1,6 +1,7 @@
 """All that runs code and all that judges it. What users import is here; everything below is private.
 
 Score patches: Scorer, score, RayScorer, Stats; tasks: local_task, check_up, validate; explanations: attribute.
+Build tasks: built_repository, from_commits, from_mutation, from_cross_module, from_features, write_tasks.
 Evaluate policies: evaluate, enter, Entrant, Judge, Sweep, Run, rescore_run. Judge rows: load_rows, table, metrics,
 side_metrics, figures, compare, task_changes, audit. Extend: Sandbox, StaticProbe.
 """
@@ -28,13 +29,22 @@ if TYPE_CHECKING:
     from regrade.evaluators.scoring.stats import Stats
     from regrade.evaluators.storage.rows import load_rows, table
     from regrade.evaluators.storage.run import Run
+    from regrade.evaluators.task_curation.built_repository import BuiltRepository, built_repository
     from regrade.evaluators.task_curation.checkup import check_up
     from regrade.evaluators.task_curation.local_repository import local_task
     from regrade.evaluators.task_curation.measured_tasks import with_pass_to_pass
+    from regrade.evaluators.task_curation.task_set_building import write_tasks
+    from regrade.evaluators.task_curation.task_sources import (
+        from_commits,
+        from_cross_module,
+        from_features,
+        from_mutation,
+    )
     from regrade.evaluators.task_curation.validation import validate
 
 __all__ = [
     "Attribution",
+    "BuiltRepository",
     "Comparison",
     "Entrant",
     "Judge",
@@ -47,11 +57,16 @@ __all__ = [
     "Sweep",
     "attribute",
     "audit",
+    "built_repository",
     "check_up",
     "compare",
     "enter",
     "evaluate",
     "figures",
+    "from_commits",
+    "from_cross_module",
+    "from_features",
+    "from_mutation",
     "load_rows",
     "local_task",
     "metrics",
@@ -63,6 +78,7 @@ __all__ = [
     "validate",
     "with_pass_to_pass",
     "write_rescored",
+    "write_tasks",
 ]
 __getattr__, __dir__ = lazy_imports(
     __name__,
@@ -83,9 +99,12 @@ __getattr__, __dir__ = lazy_imports(
         "scoring.stats": ["Stats"],
         "storage.rows": ["load_rows", "table"],
         "storage.run": ["Run"],
+        "task_curation.built_repository": ["BuiltRepository", "built_repository"],
         "task_curation.checkup": ["check_up"],
         "task_curation.local_repository": ["local_task"],
         "task_curation.measured_tasks": ["with_pass_to_pass"],
+        "task_curation.task_set_building": ["write_tasks"],
+        "task_curation.task_sources": ["from_commits", "from_cross_module", "from_features", "from_mutation"],
         "task_curation.validation": ["validate"],
     },
     modules=["analysis.metrics", "analysis.side_metrics"],

@@ -14,7 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("datasets", "rewards", "evaluators", "policy_training", "reports", "cli")
 FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
-    "datasets": (frozenset({"mutation", "graded"}), frozenset({"formats", "trajectories"}), frozenset({"sources"})),
+    "datasets": (
+        frozenset({"mutation", "graded"}),
+        frozenset({"mining"}),
+        frozenset({"formats", "trajectories"}),
+        frozenset({"sources"}),
+    ),
     "evaluators": (
         frozenset({"storage", "sandboxes", "inside", "static"}),
         frozenset({"execution", "analysis"}),

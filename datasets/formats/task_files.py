@@ -20,6 +20,11 @@ Keys of a task:
     python_path, paths, options   for pytest: folders on sys.path; files and folders to collect; further options
     requirements   pinned requirements of the environment; default: those of the package, or the current interpreter
     limits         {"wall_seconds", "memory_mb", "processes", "file_mb"}
+    suite          file of measured tests, relative to the task file (`regrade.datasets.formats.measured_suites`), which
+                   many tasks share: how to run the tests, requirements, limits, and the tests that must still pass
+    split          name of the task's split
+    wrong_fix      unified diff, a patch that passes the shown tests and breaks others
+    origin         {"source", "kind", ...}: how the task was made
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from msgspec import UNSET, UnsetType
 from regrade.datasets.applying import DOES_NOT_APPLY, apply_patch
 from regrade.datasets.catalogue import CatalogueEntry, entry_of
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.measured_suites import MeasuredSuite, read_measured_suite
 from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, fetch, package
@@ -53,6 +59,14 @@ class _TargetEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class _ShownEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     tests: tuple[Plain, ...] | UnsetType = UNSET
     names_failing_tests: bool = True
+
+
+class _OriginEntry(msgspec.Struct, kw_only=True, frozen=True):
+    """Further keys describe the task, and change nothing."""
+
+    source: Plain = Task.source
+    kind: Plain = ""
+    repository: Plain | UnsetType = UNSET
 
 
 class _LimitsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -80,22 +94,71 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     requirements: tuple[Plain, ...] | UnsetType = UNSET
     limits: _LimitsEntry = _LimitsEntry()
     shown: _ShownEntry = _ShownEntry()
+    suite: Plain | UnsetType = UNSET
+    unnamed: tuple[Plain, ...] = ()
+    split: Plain = ""
+    wrong_fix: Plain | UnsetType = UNSET
+    origin: _OriginEntry = _OriginEntry()
 
 
-def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
-    """The tasks of a file, in its order.
+def read_task_file(path: Path, cache: Path | None = None, split: str | None = None) -> list[Task]:
+    """The tasks of a file, or of one of its splits, in its order.
 
     Raises:
-        UserError: the file is unreadable or wrong; with the line, the key and the remedy.
+        UserError: the file is unreadable or wrong, or has no such split; with the line, the key and the remedy.
     """
-    tasks = [_task(entry, where, path.parent, cache) for entry, where in _entries(path)]
+    suites = _Suites(path.parent)
+    tasks = [_task(entry, where, path.parent, cache, suites) for entry, where in _chosen(path, split)]
     _check_ids([task.id for task in tasks], path)
     return tasks
 
 
-def list_task_file(path: Path) -> list[CatalogueEntry]:
+def read_wrong_fixes(path: Path, split: str | None = None) -> dict[str, Patch]:
+    """Id -> wrong fix, of the tasks that have one. Raises UserError as `read_task_file`."""
+    found = {}
+    for entry, where in _chosen(path, split):
+        if (patch := _patch(entry.wrong_fix, "wrong_fix", where)) is not None:
+            found[entry.id] = patch
+    return found
+
+
+def _chosen(path: Path, split: str | None) -> list[tuple[_TaskEntry, str]]:
+    """The entries of a split. Raises UserError if the file has no such split."""
+    entries = list(_entries(path))
+    if split is None:
+        return entries
+    names = sorted({entry.split for entry, _ in entries} - {""})
+    if not names:
+        raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
+    if split not in names:
+        raise UserError(f"{path} has no task in the split {split!r}: choose from {', '.join(names)}")
+    return [(entry, where) for entry, where in entries if entry.split == split]
+
+
+class _Suites:
+    """The suites that tasks of a file share, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, MeasuredSuite] = {}
+        self._trees: dict[Path, Tree] = {}
+
+    def get(self, name: str, where: str) -> MeasuredSuite:
+        if name.startswith("/") or ".." in PurePosixPath(name).parts:
+            raise UserError(f"{where}: 'suite' is {shown(name)}: set a path below the folder of the task file")
+        if name not in self._read:
+            self._read[name] = read_measured_suite(self._folder / name)
+        return self._read[name]
+
+    def tree(self, root: Path) -> Tree:
+        """One tree for all tasks of a repository, so that its files are read once."""
+        return self._trees.setdefault(root, Tree(root))
+
+
+def list_task_file(path: Path, split: str | None = None) -> list[CatalogueEntry]:
     """The tasks of a file, in its order; pinned packages are not fetched. Raises UserError as `read_task_file`."""
-    listed = [_listed(entry, where, path.parent) for entry, where in _entries(path)]
+    suites = _Suites(path.parent)
+    listed = [_listed(entry, where, path.parent, suites) for entry, where in _chosen(path, split)]
     _check_ids([task.id for task in listed], path)
     return listed
 
@@ -108,9 +171,9 @@ def _check_ids(ids: Sequence[str], path: Path) -> None:
         raise UserError(f"{path}: the id {twice!r} occurs twice; ids must be unique")
 
 
-def _listed(entry: _TaskEntry, where: str, folder: Path) -> CatalogueEntry:
+def _listed(entry: _TaskEntry, where: str, folder: Path, suites: _Suites) -> CatalogueEntry:
     if entry.package is UNSET or entry.repository is not UNSET:
-        return entry_of(_task(entry, where, folder, None))
+        return entry_of(_task(entry, where, folder, None, suites))
     return CatalogueEntry(
         id=entry.id,
         repository=package(entry.package).name,
@@ -140,10 +203,11 @@ def _entry(value: object, path: Path, number: int, where: str) -> tuple[_TaskEnt
     return converted(with_id, _TaskEntry, where), where
 
 
-def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Task:
+def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None, suites: _Suites) -> Task:
     pinned, root = _repository(entry, where, folder, cache)
-    if not entry.fail_to_pass:
-        raise UserError(f"{where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
+    if entry.suite is not UNSET:
+        return _of_suite(entry, where, root, suites)
+    _named_tests(entry, where)
     pass_to_pass = () if entry.pass_to_pass is UNSET else entry.pass_to_pass
     if both := set(entry.fail_to_pass) & set(pass_to_pass):
         raise UserError(f"{where}: {min(both)!r} is in 'fail_to_pass' and in 'pass_to_pass': leave it in one")
@@ -183,6 +247,42 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
         difficulty=entry.difficulty,
         shown=_shown(entry, where),
     )
+
+
+def _of_suite(entry: _TaskEntry, where: str, root: Path, suites: _Suites) -> Task:
+    """A task of a set: all that concerns its tests but their outcome is in the shared suite."""
+    measured = suites.get(str(entry.suite), where)
+    own = (entry.python_path, entry.paths, entry.options, entry.requirements)
+    if any(value is not UNSET for value in own):
+        raise UserError(f"{where}: 'suite' holds python_path, paths, options and requirements: leave these keys out")
+    failing = {*entry.fail_to_pass, *entry.unnamed}
+    guarded = tuple(test for test in measured.tests if test not in failing)
+    base = _base(entry, where, suites.tree(root))
+    return Task(
+        id=entry.id,
+        repository=root.name if entry.origin.repository is UNSET else entry.origin.repository,
+        base=base,
+        instruction=entry.instruction,
+        fail_to_pass=_named_tests(entry, where),
+        pass_to_pass=guarded if entry.pass_to_pass is UNSET else entry.pass_to_pass,
+        unnamed=entry.unnamed,
+        suite=measured.suite,
+        requirements=measured.requirements,
+        limits=measured.limits,
+        source=entry.origin.source,
+        kind=entry.origin.kind,
+        target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", base),
+        failure=entry.failure,
+        reference=_patch(entry.reference, "reference", where),
+        difficulty=entry.difficulty,
+        shown=_shown(entry, where),
+    )
+
+
+def _named_tests(entry: _TaskEntry, where: str) -> tuple[str, ...]:
+    if not entry.fail_to_pass:
+        raise UserError(f"{where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
+    return entry.fail_to_pass
 
 
 def _shown(entry: _TaskEntry, where: str) -> Shown:

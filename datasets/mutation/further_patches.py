@@ -115,4 +115,4 @@ def _changed_lines(before: str, after: str) -> frozenset[int]:
 @lru_cache(maxsize=8)
 def _mutations(text: str, file: str, kind: str) -> Mutations:
     """A file is parsed once for the many tasks in it."""
-    return Mutations(text, file, REWRITES if kind == "rewrites" else OPERATORS)
+    return Mutations(text, file, operators=REWRITES if kind == "rewrites" else OPERATORS)

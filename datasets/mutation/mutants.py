@@ -1,4 +1,4 @@
-"""Bugs by mutation of the syntax tree: each mutant replaces a piece of one line."""
+"""Bugs by mutation of the syntax tree: each mutant replaces a piece of one line, or of a few."""
 
 from __future__ import annotations
 
@@ -15,18 +15,33 @@ from functools import cached_property
 from types import CodeType
 
 from regrade.datasets.mutation.operators import OPERATORS, Edit, Operator, Surroundings
+from regrade.datasets.mutation.statement_operators import SEVERAL, STATEMENT_OPERATORS, combined
 from regrade.datasets.syntax_trees import parse_tree
 
 MOST_LINES = 24
 """Limit on the lines of a function to mutate, without docstring and blank lines."""
 MOST_CHARACTERS = 900
 """Limit on the characters in these lines: the function must fit in one short prompt."""
+ALL_OPERATORS = {**OPERATORS, **STATEMENT_OPERATORS}
 _OUTPUT = frozenset(
     {"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"}
 )
 """Functions that only write a message, if the call is a statement by itself."""
 _SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
 """Messages and imports. (The columns inside f-strings differ between Python versions, too.)"""
+
+
+@dataclass(frozen=True)
+class FunctionSize:
+    """The largest function to mutate, without docstring and blank lines."""
+
+    lines: int
+    characters: int
+
+
+SHORT = FunctionSize(MOST_LINES, MOST_CHARACTERS)
+LONG = FunctionSize(160, 8000)
+"""For agents, which read files instead of one prompt."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Mutant:
     """A file with one bug planted."""
 
     kind: str
-    """A key of `regrade.datasets.mutation.operators.OPERATORS`."""
+    """A key of `ALL_OPERATORS`, or `SEVERAL`."""
     file: str
     function: str
     place: str
@@ -70,18 +85,33 @@ class Mutant:
         return self.edit.line
 
     @cached_property
+    def original_lines(self) -> tuple[str, ...]:
+        return tuple(self.pristine.split("\n")[self.edit.line - 1 : self.edit.line - 1 + self.edit.lines])
+
+    @property
     def original_line(self) -> str:
-        return self.pristine.split("\n")[self.edit.line - 1]
+        """The original of what the edit changes; lines are joined."""
+        return "\n".join(self.original_lines)
 
     @property
     def mutated_line(self) -> str:
-        return self.original_line[: self.edit.start] + self.edit.text + self.original_line[self.edit.end :]
+        return self.original_lines[0][: self.edit.start] + self.edit.text + self.original_lines[-1][self.edit.end :]
+
+    @property
+    def is_one_line(self) -> bool:
+        """Does it replace one line by one line?"""
+        return self.edit.lines == 1 and "\n" not in self.edit.text
+
+    @property
+    def last_mutated_line(self) -> int:
+        """Last line of the function in the file with the bug."""
+        return self.last_line + self.mutated_line.count("\n") + 1 - self.edit.lines
 
     @property
     def source(self) -> str:
         """The file's text with the bug."""
         lines = self.pristine.split("\n")
-        lines[self.edit.line - 1] = self.mutated_line
+        lines[self.edit.line - 1 : self.edit.line - 1 + self.edit.lines] = [self.mutated_line]
         return "\n".join(lines)
 
     @property
@@ -97,21 +127,29 @@ class Mutations:
         SyntaxError: the file is not Python of the current version.
     """
 
-    def __init__(self, source: str, file: str, operators: Mapping[str, Operator] = OPERATORS) -> None:
+    def __init__(
+        self, source: str, file: str, size: FunctionSize = SHORT, operators: Mapping[str, Operator] | None = None
+    ) -> None:
+        """
+        Args:
+            operators: kind -> operator, and no others. Default: all, of which those of a line alone make mutants unless
+                kinds are given.
+        """
         self.source = source
         self.file = file
-        self._operators = operators
+        self._operators = ALL_OPERATORS if operators is None else operators
+        self._usual = OPERATORS if operators is None else operators
         self._lines = tuple(source.split("\n"))
         tree = parse_tree(source)
-        self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
+        self.functions = tuple(_functions(tree, self._lines, size)) if "\r" not in source and "\f" not in source else ()
 
     def of(self, function: MutationTarget, kinds: Collection[str] | None = None) -> list[Mutant]:
         """All mutants of a function, in a fixed order. Some may be equivalent to the original: see `differs`.
 
         Args:
-            kinds: of the operators; None: all.
+            kinds: of the operators. Default: those of a line.
         """
-        kinds = self._operators if kinds is None else kinds
+        kinds = self._usual if kinds is None else kinds
         mutants: list[Mutant] = []
         ordinals: Counter[tuple[str, int, int]] = Counter()
         for edit in sorted(set(self._edits(function, kinds)), key=astuple):
@@ -134,7 +172,7 @@ class Mutations:
     def find(self, function: str, kind: str, place: str) -> Mutant | None:
         """The mutant of a recipe, or None."""
         start = place.split(":")[0]
-        line = int(start) if start.isdecimal() and kind in self._operators else 0
+        line = int(start) if start.isdecimal() and kind in (*self._operators, SEVERAL) else 0
         for candidate in self.functions:
             if candidate.name == function and candidate.first_line <= line <= candidate.last_line:
                 for mutant in self.of(candidate, [kind]):
@@ -144,10 +182,13 @@ class Mutations:
 
     def differs(self, mutant: Mutant) -> bool:
         """Does the mutant parse, and differ from its original in syntax tree *and* compiled code?"""
-        lines = slice(mutant.first_line - 1, mutant.last_line)
         texts = (self.source, mutant.source)
+        ends = (mutant.last_line, mutant.last_mutated_line)
         # The function alone compiles much faster than the file; with `nonlocal` it does not compile alone.
-        blocks = tuple(textwrap.dedent("\n".join(text.split("\n")[lines])) for text in texts)
+        blocks = tuple(
+            textwrap.dedent("\n".join(text.split("\n")[mutant.first_line - 1 : end]))
+            for text, end in zip(texts, ends, strict=True)
+        )
         for original, mutated in (blocks, texts):
             try:
                 (tree, code), (other_tree, other_code) = _tree_and_code(original), _tree_and_code(mutated)
@@ -161,9 +202,13 @@ class Mutations:
         around = Surroundings(self._lines, nodes, function.owner)
         for node in nodes:
             for kind in kinds:
-                for edit in self._operators[kind](node, around):
-                    if self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
-                        yield replace(edit, kind=kind)
+                if kind != SEVERAL:
+                    for edit in self._operators[kind](node, around):
+                        if edit.lines > 1 or self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
+                            yield replace(edit, kind=kind)
+        if SEVERAL in kinds:
+            single = sorted(set(self._edits(function, self._usual)), key=astuple)
+            yield from (replace(edit, kind=SEVERAL) for edit in combined(single, self._lines))
 
 
 def mutants(source: str, file: str, seed: int) -> Iterator[Mutant]:
@@ -194,12 +239,12 @@ def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
     return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[MutationTarget]:
+def _functions(tree: ast.Module, lines: tuple[str, ...], size: FunctionSize) -> Iterator[MutationTarget]:
     def visit(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> Iterator[MutationTarget]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 function = MutationTarget(prefix + child.name, child, owner)
-                if _is_short(child, lines):
+                if _is_short(child, lines, size):
                     if not _is_overload(child):
                         yield function
                 else:
@@ -212,7 +257,7 @@ def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[MutationTar
     yield from visit(tree, "", None)
 
 
-def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ...]) -> bool:
+def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ...], size: FunctionSize) -> bool:
     docstring = _docstring(node)
     hidden = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1) if docstring else range(0)
     shown = [
@@ -220,7 +265,7 @@ def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ..
         for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
         if number not in hidden and lines[number - 1].strip()
     ]
-    return len(shown) <= MOST_LINES and sum(len(line) + 1 for line in shown) <= MOST_CHARACTERS
+    return len(shown) <= size.lines and sum(len(line) + 1 for line in shown) <= size.characters
 
 
 def _docstring(node: ast.AST) -> ast.stmt | None:

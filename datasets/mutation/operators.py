@@ -16,7 +16,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Edit:
-    """A piece of one line and its replacement."""
+    """A piece of one line, or of several, and its replacement."""
 
     kind: str
     line: int
@@ -24,7 +24,10 @@ class Edit:
     start: int
     """0-based column of the first replaced character."""
     end: int
+    """Column behind the last replaced character, in the last of the lines."""
     text: str
+    lines: int = 1
+    """Number of lines that it replaces, in whole or in part."""
 
 
 class Surroundings:
@@ -63,6 +66,15 @@ class Surroundings:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
                 (methods if id(node) in called else data).add(node.attr)
         return tuple(sorted(data - methods)), tuple(sorted(methods))
+
+    @cached_property
+    def behaviour(self) -> frozenset[int]:
+        """`id` of each node that affects behaviour."""
+        return frozenset(map(id, self._nodes))
+
+    def is_outermost(self, node: ast.AST) -> bool:
+        """Is it the function itself?"""
+        return bool(self._nodes) and node is self._nodes[0]
 
     def column(self, line: int, offset: int) -> int:
         """Character column of a UTF-8 byte offset (syntax trees count bytes)."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def fetch(package: Package, cache: Path | None = None) -> Path:
     sources.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=sources, prefix=".fetch-") as name:
         archive = _download(package, Path(name))
-        unpacked = _unpack(archive, Path(name) / "unpacked")
+        unpacked = unpack(archive, Path(name) / "unpacked")
         try:
             unpacked.rename(root)
         except OSError:
@@ -211,20 +212,37 @@ def fetch_all(
 def _download(package: Package, folder: Path) -> Path:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    options = ["--quiet", "--no-deps", "--no-binary", package.name, "--disable-pip-version-check"]
-    paths = ["--dest", str(folder), "--requirement", str(requirement)]
-    command = [sys.executable, "-m", "pip", "download", *options, *paths]
+    archive = _pip_download(
+        f"{package.name}=={package.version}", package.name, folder, ["--requirement", str(requirement)]
+    )
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise UserError(f"{archive.name} has SHA-256 {digest}, not {package.sha256}: not the pinned release")
+    return archive
+
+
+def download_source(requirement: str, name: str, folder: Path) -> Path:
+    """The source distribution of a release such as `NAME==VERSION`, downloaded into `folder`.
+
+    To learn its name and version, pip runs the build backend of the release, outside of any sandbox.
+
+    Raises:
+        UserError: no network, no such release, or it has no source distribution.
+    """
+    return _pip_download(requirement, name, folder, [requirement])
+
+
+def _pip_download(requirement: str, name: str, folder: Path, wanted: Sequence[str]) -> Path:
+    options = ["--quiet", "--no-deps", "--no-binary", name, "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), *wanted]
     environment = {**os.environ, "PIP_NO_INPUT": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    archives = sorted(folder.glob("*.tar.gz"))
+    archives = sorted(path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".zip", ".tar.bz2")))
     if result.returncode or len(archives) != 1:
         raise UserError(
-            f"cannot fetch {package.name}=={package.version} with pip: {_reason(result.stderr)}; check the network "
+            f"cannot fetch {requirement} with pip: {_reason(result.stderr)}; check the network "
             "(pip's settings for an index or proxy apply) and run the command again"
         )
-    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-    if digest != package.sha256:
-        raise UserError(f"{archives[0].name} has SHA-256 {digest}, not {package.sha256}: not the pinned release")
     return archives[0]
 
 
@@ -233,14 +251,14 @@ def _reason(stderr: str) -> str:
     return (errors[0] if errors else stderr.strip() or "pip failed without a message")[:300].rstrip(". ")
 
 
-def _unpack(archive: Path, folder: Path) -> Path:
+def unpack(archive: Path, folder: Path) -> Path:
     """Unpack into `folder`, return the single folder in it. No member can leave it (tarfile's `data` filter)."""
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python cannot unpack archives safely (no tarfile.data_filter): use 3.11.4 or newer")
     try:
         with tarfile.open(archive) as opened:
             opened.extractall(folder, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"cannot unpack {archive.name}: {error}; no file of it was stored") from error
     roots = list(folder.iterdir())
     if len(roots) != 1 or not roots[0].is_dir():

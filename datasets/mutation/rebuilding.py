@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutation.mutants import Mutant, Mutations
+from regrade.datasets.mutation.mutants import FunctionSize, Mutant, Mutations
 from regrade.datasets.mutation.packages import Package
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe
 from regrade.datasets.mutation.splits import split_of
@@ -31,7 +31,7 @@ def wrong_fixes(recipes: PackageRecipes, root: Path, split: str | None = None) -
         wrong = recipe.wrong_fix
         if wrong is not None and split in (None, split_of(recipes.package, f"{recipe.file}::{recipe.function}")):
             if recipe.file not in mutations:
-                mutations[recipe.file] = _mutations(pristine, recipe.file)
+                mutations[recipe.file] = _mutations(pristine, recipe.file, recipes.size)
             bug = _found(mutations[recipe.file], recipe, recipe.kind, recipe.place, pristine)
             other = _found(mutations[recipe.file], recipe, wrong.kind, wrong.place, pristine)
             yield task_id(recipes.package, recipe), wrong_fix_patch(bug, other)
@@ -55,12 +55,14 @@ def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> It
     for recipe in recipes.tasks:
         if split is None or split == split_of(recipes.package, f"{recipe.file}::{recipe.function}"):
             if recipe.file not in mutations:
-                mutations[recipe.file] = _mutations(pristine, recipe.file)
+                mutations[recipe.file] = _mutations(pristine, recipe.file, recipes.size)
             yield _task(recipes, recipe, mutations[recipe.file], pristine, suite)
 
 
 def measured_suite(recipes: PackageRecipes) -> TestSuite:
     """The package's test suite, with the measured reach."""
+    if recipes.suite is not None:
+        return recipes.suite
     source = recipes.package
     reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
     imported = frozenset(recipes.imported)
@@ -89,7 +91,8 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
         requirements=source.requirements,
         limits=Limits(wall_seconds=source.wall_seconds),
         source=MUTATION,
-        target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_line),
+        kind=recipe.kind,
+        target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_mutated_line),
         failure=failure_text(recipe.failure, pristine),
         reference=reference_patch(mutant),
         shown=Shown(tests=None if recipe.shown is None else (recipe.shown,)),
@@ -148,12 +151,16 @@ def failure_text(failure: Failure, pristine: Tree) -> str:
 
 
 def reference_patch(mutant: Mutant) -> Patch:
-    """The patch that restores the original line."""
+    """The patch that restores the original lines."""
+    if not mutant.is_one_line:
+        return Patch.between({mutant.file: mutant.source}, {mutant.file: mutant.pristine})
     return _line_patch(mutant.file, mutant.source, mutant.line, mutant.original_line)
 
 
 def planting_patch(mutant: Mutant) -> Patch:
     """The patch that plants the bug in the pristine file."""
+    if not mutant.is_one_line:
+        return Patch.between({mutant.file: mutant.pristine}, {mutant.file: mutant.source})
     return _line_patch(mutant.file, mutant.pristine, mutant.line, mutant.mutated_line)
 
 
@@ -174,8 +181,8 @@ def _line_patch(file: str, source: str, line: int, new: str) -> Patch:
     return Patch(f"{header}@@ -{start},{count} +{start},{count} @@\n" + "\n".join(hunk) + f"\n{ending}")
 
 
-def _mutations(pristine: Tree, file: str) -> Mutations:
+def _mutations(pristine: Tree, file: str, size: FunctionSize) -> Mutations:
     try:
-        return Mutations(pristine.read(file), file)
+        return Mutations(pristine.read(file), file, size)
     except (OSError, SyntaxError) as error:
         raise UserError(f"{pristine.root / file}, named in the recipes, cannot be parsed as Python: {error}") from error

@@ -29,8 +29,10 @@ import msgspec
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import Natural, Plain, Positive, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
+from regrade.datasets.mutation.mutants import SHORT, FunctionSize
 from regrade.datasets.mutation.packages import Package, package
 from regrade.datasets.node_ids import file_of
+from regrade.datasets.tasks import TestSuite
 
 FORMAT = 1
 
@@ -107,6 +109,11 @@ class PackageRecipes:
     imported: tuple[str, ...]
     """Sorted `file::qualified.function` of the functions executed during the collection of tests."""
     tasks: tuple[TaskRecipe, ...]
+    suite: TestSuite | None = None
+    """The measured suite, where the recipes are for a repository of the user's; None: that of the pinned package. Not
+    part of the file."""
+    size: FunctionSize = SHORT
+    """The largest mutated function. Not part of the file."""
 
     def to_json(self) -> dict[str, Any]:
         return {

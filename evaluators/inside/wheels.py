@@ -24,12 +24,12 @@ def build_wheel() -> str:
         NoBackendError: the project has no pyproject.toml and no setup.py, or its backend is not installed.
         BaseException: any exception of the backend.
     """
-    backend = _backend()
+    made_by = backend()
     with tempfile.TemporaryDirectory() as folder:
-        return str(backend.build_wheel(folder))
+        return str(made_by.build_wheel(folder))
 
 
-def _backend() -> Any:
+def backend() -> Any:
     table: dict[str, Any] = {}
     if Path("pyproject.toml").is_file():
         table = tomllib.loads(Path("pyproject.toml").read_text("utf-8")).get("build-system", {})

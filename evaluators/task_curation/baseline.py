@@ -115,6 +115,7 @@ def baseline(
     limits: Limits | None = None,
     *,
     runs: int = 3,
+    reach: bool = True,
     workers: int | None = None,
     sandbox: Sandbox | None = None,
     cache: Path | None = None,
@@ -123,6 +124,7 @@ def baseline(
     """Run the suite `runs` times and measure its reach once.
 
     Args:
+        reach: False: its reach is not measured, and is empty.
         workers: number of workers that measure reach; None: the number of cores. The measured reach of a test may
             depend on the tests collected with it (they may fill a cache), so 1 is the reproducible choice.
         progress: called with (steps done, total steps): the runs, and the measurement.
@@ -142,6 +144,7 @@ def baseline(
     )
     workers = workers or os.cpu_count() or 1
     try:
+        workers = workers if reach else 0
         replies, measured = _run_and_measure(settings, tree, suite, runs, workers, progress or _ignore_progress)
     except (SandboxError, WorkerDiedError, OSError) as error:
         advice = full_disk(error) or "choose another one with `sandbox=NAME`, see `regrade doctor`"
@@ -159,7 +162,7 @@ def _run_and_measure(
     workers: int,
     report: Callable[[int, int], None],
 ) -> tuple[list[Reply], list[_MeasuredFiles]]:
-    """The replies of all runs, and the measured shares of the test files.
+    """The replies of all runs, and the measured shares of the test files; without workers, nothing is measured.
 
     The first run has the machine to itself: it writes the byte code, and its tests that pass are measured. With several
     workers, the measurement takes place beside the further runs, as the tests of patches run beside each other: a test
@@ -169,12 +172,13 @@ def _run_and_measure(
     """
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
-    steps = runs + (suite.runner == "pytest")
+    is_measured = suite.runner == "pytest" and workers > 0
+    steps = runs + is_measured
     report(0, steps)
     with _BaselineWorkers(settings, tree, suite) as started:
         first = started.worker("runs")
         replies = [started.run_suite(first, [], f"base run 1 of {runs}")]
-        shares = _shares(tree, replies[0], workers) if suite.runner == "pytest" else []
+        shares = _shares(tree, replies[0], workers) if is_measured else []
         passing = _passing(replies)
         measured: list[_MeasuredFiles | None] = [None] * len(shares)
 

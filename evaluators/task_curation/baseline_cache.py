@@ -39,6 +39,8 @@ class BaselineCache:
     test_limit: float | None
     """See `Limits.test_seconds`."""
     cache: Path
+    reach: bool = True
+    """Is the reach of the tests measured?"""
 
     def get(
         self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None
@@ -70,7 +72,7 @@ class BaselineCache:
             suite.runner, environments.installed_packages(suite, tree.root)
         )
         parts = [tree.digest, repr(suite), identity, code_version(), self.sandbox.name, str(self.runs)]
-        parts.append(repr(self.test_limit))
+        parts.append(repr(self.test_limit) if self.reach else f"{self.test_limit!r}, no reach")
         return key_of(parts).hex()
 
     def _measure(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
@@ -81,6 +83,7 @@ class BaselineCache:
                 self.requirements,
                 Limits(wall_seconds=self.time_limit, test_seconds=self.test_limit),
                 runs=self.runs,
+                reach=self.reach,
                 sandbox=self.sandbox,
                 cache=self.cache,
                 progress=progress,

@@ -27,7 +27,6 @@ from regrade.evaluators.static.dependencies.graph import Graph, graph_of
 from regrade.evaluators.static.dependencies.reach import Explorer
 from regrade.evaluators.task_curation.failure_excerpts import failures
 from regrade.evaluators.task_curation.mutation_tasks import (
-    FAILING,
     Progress,
     distinct_mutants,
     host_task,
@@ -35,7 +34,9 @@ from regrade.evaluators.task_curation.mutation_tasks import (
     measured_package,
     order_of,
     run_of,
+    unsuitable,
 )
+from regrade.evaluators.task_curation.yields import YieldReport
 from regrade.rewards.evidence import End, TestRun
 
 
@@ -56,6 +57,8 @@ class CrossModuleAmounts:
     """Runs of the pristine suite; a test that fails in one of them is not used."""
 
 
+CROSS_MODULE = "cross-module"
+"""Kind of these tasks in a yield report."""
 FEWER_FUNCTIONS = {"anytree": 30}
 """`CrossModuleAmounts.functions` of the ready-made tasks, for packages whose mutants take long."""
 
@@ -107,13 +110,29 @@ def build_cross_module(
         root = roots[package.name]
         limits = amounts or _ready_made_amounts(package)
         measured = measured_package(scorer, package, root, seed, limits.runs, cache, report)
-        recipes = _TaskSearch(scorer, measured, root, limits, report).recipes()
+        recipes = find_cross_module(scorer, measured, root, limits, report)
         if recipes.tasks:
             written.append(write_recipes(recipes, out))
     if not written:
         names = ", ".join(package.name for package in packages)
         raise UserError(f"no bug of {names} has a wrong fix that only tests of other modules notice: choose others")
     return written
+
+
+def find_cross_module(
+    scorer: Scorer,
+    measured: PackageRecipes,
+    root: Path,
+    amounts: CrossModuleAmounts,
+    report: Progress = ignore_progress,
+    tried: YieldReport | None = None,
+) -> PackageRecipes:
+    """The recipes of bugs with a wrong fix that only tests of other modules notice, each validated; perhaps none.
+
+    Args:
+        tried: counts what became of each mutant.
+    """
+    return _TaskSearch(scorer, measured, root, amounts, report, YieldReport() if tried is None else tried).recipes()
 
 
 def _ready_made_amounts(package: Package) -> CrossModuleAmounts:
@@ -125,10 +144,16 @@ class _TaskSearch:
     """Finds the tasks of one package."""
 
     def __init__(
-        self, scorer: Scorer, measured: PackageRecipes, root: Path, amounts: CrossModuleAmounts, report: Progress
+        self,
+        scorer: Scorer,
+        measured: PackageRecipes,
+        root: Path,
+        amounts: CrossModuleAmounts,
+        report: Progress,
+        tried: YieldReport,
     ) -> None:
         self._scorer, self._measured, self._root, self._amounts = scorer, measured, root, amounts
-        self._report = report
+        self._report, self._tried = report, tried
         self._files = [file_of(test) for test in measured.tests]
         self._number = {test: index for index, test in enumerate(measured.tests)}
         graph = graph_of(Tree(root), measured.package.python_path)
@@ -156,7 +181,7 @@ class _TaskSearch:
         """The mutants of each function that tests of several files run, some of them through another module."""
         measured = self._measured
         for file in subject_files(measured.package, self._root):
-            mutations = Mutations(Tree(self._root).read(file), file)
+            mutations = Mutations(Tree(self._root).read(file), file, measured.size)
             names = [function.name for function in mutations.functions]
             for function in mutations.functions:
                 key = f"{file}::{function.name.split('.<locals>')[0]}"
@@ -181,12 +206,12 @@ class _TaskSearch:
             progress=lambda done, total: self._report(what, done, total),
         )
         killed = {}
-        most = self._amounts.share_failing * len(self._files)
         for mutant, gathered in zip(mutants, evidence, strict=True):
             run = run_of(gathered)
             tests = frozenset(self._number[test] for test in run.broken)
-            is_clean = run.end is End.COMPLETED and all(run.outcomes[test].status in FAILING for test in run.broken)
-            if is_clean and 0 < len(tests) <= most:
+            reason = unsuitable(run, len(self._files), self._amounts.share_failing)
+            self._tried.tried(CROSS_MODULE, run.seconds, reason)
+            if not reason:
                 killed[mutant] = _Killed(mutant, run, tests, frozenset(self._files[test] for test in tests))
         return killed
 
@@ -269,7 +294,10 @@ class _TaskSearch:
             unpatched, patched, wrongly = three
             same = unpatched.end is End.COMPLETED and not unpatched.fixed and not unpatched.broken
             again = recipe.shown is not None and recipe.failure in self._told(unpatched, recipe.shown)
-            if same and again and patched.resolved and self._slips_through(recipe, task, wrongly):
+            holds = same and again and patched.resolved and self._slips_through(recipe, task, wrongly)
+            seconds = unpatched.seconds + patched.seconds + wrongly.seconds
+            self._tried.confirmed(CROSS_MODULE, seconds, "" if holds else "a second run differs")
+            if holds:
                 confirmed.append(recipe)
         return replace(self._measured, tasks=tuple(confirmed))
 

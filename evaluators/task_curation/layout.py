@@ -22,7 +22,7 @@ def python_path(repo: Path, tree: Tree, interpreter: Path) -> tuple[str, ...]:
     import and no other folder provides, unless the environment has a module of that name from another project."""
     paths = tree.paths()
     folders = ["src"] if _has_code(repo / "src") else []
-    names = _imported_by_tests(tree, paths)
+    names = imported_by_tests(tree, paths)
     missing = {
         name: places for name, places in _providers(names, paths).items() if not {".", *folders}.intersection(places)
     }
@@ -39,7 +39,7 @@ def _has_code(folder: Path) -> bool:
     return folder.is_dir() and not (folder / "__init__.py").exists() and any(folder.rglob("*.py"))
 
 
-def _imported_by_tests(tree: Tree, paths: Iterable[str]) -> set[str]:
+def imported_by_tests(tree: Tree, paths: Iterable[str]) -> set[str]:
     """Top-level names of the absolute imports in test files and their helpers, which only their names show: a run that
     collects the tests needs the folders first. If a name lacks, `untested_code` reports that nothing is tested."""
     protected, names = TestSuite().protected, set[str]()

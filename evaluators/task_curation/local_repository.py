@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regrade.datasets.caches import default_cache, usable
@@ -88,7 +88,6 @@ def local_task(
     tell = tell or _to_stderr
     cache = usable(checked_path("cache", cache) if cache else default_cache())
     requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
-    interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
     choice = TestChoice(
         tests=checked_names("tests", tests),
@@ -99,9 +98,69 @@ def local_task(
         test_limit=test_limit,
     )
     choice = configured(tree, choice)
-    suite = local_suite(repo, tree, interpreter, cache, (*choice.tests, *choice.fail_to_pass))
+    measured = measure_tests(
+        tree,
+        requirements,
+        choice,
+        sandbox=sandbox,
+        runs=runs,
+        cache=cache,
+        progress=progress,
+        own_python=python is None,
+    )
+    if measured.advice:
+        tell(measured.advice)
+    resolved = _resolve_with_warnings(choice.fail_to_pass, measured.baseline, tell)
+    for warning in inseparable_tests(tree, measured.baseline, resolved):
+        tell(warning)
+    task = _task(tree, measured, resolved, choice.test_limit)
+    logger.info("%s", time_limits(task))
+    return task
+
+
+@dataclass(frozen=True)
+class MeasuredTests:
+    """The tests of a tree, measured without any patch."""
+
+    suite: TestSuite
+    """With all measurements."""
+    baseline: Baseline
+    requirements: tuple[str, ...]
+    """See `Task.requirements`."""
+    advice: str = ""
+    """What to do for a compiled module that only an installed copy has; empty: nothing."""
+
+    @property
+    def wall_seconds(self) -> float:
+        """The limit of one run."""
+        return max(SHORTEST_LIMIT, round(self.baseline.seconds * SLACK, 1))
+
+
+def measure_tests(
+    tree: Tree,
+    requirements: tuple[str, ...],
+    choice: TestChoice,
+    *,
+    sandbox: str | Sandbox,
+    runs: int,
+    cache: Path,
+    progress: Callable[[int, int], None] | None = None,
+    own_python: bool = False,
+    reach: bool = True,
+) -> MeasuredTests:
+    """Detect the runner of a tree, and run its tests `runs` times; the result is cached.
+
+    Args:
+        own_python: were the requirements detected, not named by the user?
+        reach: is the reach of the tests measured?
+
+    Raises:
+        UserError: no test can be run, or none is found; with the reason.
+    """
+    interpreter = environments.python_for(requirements, cache)
+    suite = local_suite(tree.root, tree, interpreter, cache, (*choice.tests, *choice.fail_to_pass))
     suite = choice.applied_to(suite, tree)
-    if suite.runner != "pytest" and python is None:
+    if suite.runner != "pytest" and own_python:
         # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)
     sandbox = chosen_sandbox(sandbox)
@@ -113,6 +172,7 @@ def local_task(
         time_limit=DEFAULT_TIME_LIMIT if choice.time_limit is None else choice.time_limit,
         test_limit=choice.test_limit,
         cache=cache,
+        reach=reach,
     )
     try:
         suite, baseline = baselines.get(tree, suite, progress)
@@ -121,14 +181,8 @@ def local_task(
         if not advice:
             raise
         raise UserError(f"{error}; {advice}") from error
-    if advice := advice_on_compiled(tree, suite, interpreter, baseline.collection_errors.values()):
-        tell(advice)
-    resolved = _resolve_with_warnings(choice.fail_to_pass, baseline, tell)
-    for warning in inseparable_tests(tree, baseline, resolved):
-        tell(warning)
-    task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, choice.test_limit)
-    logger.info("%s", time_limits(task))
-    return task
+    advice = advice_on_compiled(tree, suite, interpreter, baseline.collection_errors.values())
+    return MeasuredTests(baseline.applied_to(suite), baseline, requirements, advice)
 
 
 def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
@@ -147,22 +201,15 @@ def _folder(repo: Path) -> Path:
     return repo.resolve()
 
 
-def _task(
-    tree: Tree,
-    suite: TestSuite,
-    requirements: tuple[str, ...],
-    baseline: Baseline,
-    fail_to_pass: tuple[str, ...],
-    test_limit: float | None,
-) -> Task:
+def _task(tree: Tree, measured: MeasuredTests, fail_to_pass: tuple[str, ...], test_limit: float | None) -> Task:
     """The task with the measured tests. Raises UserError if no test can judge a patch."""
+    baseline = measured.baseline
     guarded = tuple(test for test in baseline.stable if test not in fail_to_pass)
     if not fail_to_pass and not guarded:
         raise UserError(
             f"none of the {len(baseline.outcomes)} tests of the repository passes at the base, so no test can judge a "
             "patch: fix the tests, or name the tests that the patch must fix with `fail_to_pass=TEST`"
         )
-    seconds = max(SHORTEST_LIMIT, round(baseline.seconds * SLACK, 1))
     first = next((baseline.outcomes[test].message for test in fail_to_pass if test in baseline.outcomes), "")
     return Task(
         id=f"local:{tree.root.name}",
@@ -172,9 +219,9 @@ def _task(
         fail_to_pass=fail_to_pass,
         pass_to_pass=guarded,
         unnamed=unnamed_failing(fail_to_pass, baseline),
-        suite=suite,
-        requirements=requirements,
-        limits=Limits(wall_seconds=seconds, test_seconds=test_limit),
+        suite=measured.suite,
+        requirements=measured.requirements,
+        limits=Limits(wall_seconds=measured.wall_seconds, test_seconds=test_limit),
         source="local",
         failure=first,
     )

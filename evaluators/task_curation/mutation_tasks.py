@@ -1,4 +1,4 @@
-"""Builds the ready-made tasks: mutants of packages, validated by running their tests.
+"""Finds bugs that tests notice: mutants, validated by running the tests. Writes those of the ready-made tasks.
 
 A mutant becomes a task if some stable tests fail and some still pass, the run neither hangs nor crashes, the same tests
 fail in a second run, and the reference patch fixes all of them.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
+from regrade.datasets.mutation.operators import OPERATORS
 from regrade.datasets.mutation.packages import PACKAGES, Package, fetch_all, subject_files
 from regrade.datasets.mutation.rebuilding import measured_suite, planting_patch, rebuild
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
@@ -20,7 +21,8 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.baseline import baseline
-from regrade.evaluators.task_curation.failure_excerpts import failures
+from regrade.evaluators.task_curation.failure_excerpts import failures, parse
+from regrade.evaluators.task_curation.yields import YieldReport
 from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
 FAILING = frozenset({TestStatus.FAILED, TestStatus.ERROR})
@@ -48,6 +50,14 @@ class Amounts:
     """A mutant that fails a larger share of the suite is no realistic bug."""
     runs: int = 3
     """Runs of the pristine suite; a test that fails in one of them is not used."""
+    kinds: tuple[str, ...] = tuple(OPERATORS)
+    left_out: frozenset[str] = SLOW_KINDS
+    """Kinds among them that are not used."""
+    trivial_errors: tuple[str, ...] = ()
+    """Errors that need no test to be found: a bug is trivial if all its failures are of these."""
+
+
+READY_MADE = Amounts()
 
 
 @dataclass
@@ -67,6 +77,10 @@ class _FunctionMutants:
                 self.tried += 1
                 return mutant
         return None
+
+
+def ignore_progress(what: str, done: int, total: int) -> None:
+    """No progress callback."""
 
 
 def build(
@@ -90,12 +104,11 @@ def build(
     for package in packages:
         root = roots[package.name]
         measured = measured_package(scorer, package, root, seed, amounts.runs, cache, report)
-        written.append(write_recipes(_build_package(scorer, measured, root, amounts, report), out))
+        recipes = find_bugs(scorer, measured, root, amounts, report)
+        if not recipes.tasks:
+            raise UserError(f"the tests of {package.folder} kill no mutant: leave the package out")
+        written.append(write_recipes(recipes, out))
     return written
-
-
-def ignore_progress(what: str, done: int, total: int) -> None:
-    """No progress callback."""
 
 
 def measured_package(
@@ -122,49 +135,58 @@ def measured_package(
     )
 
 
-def _build_package(
-    scorer: Scorer, empty: PackageRecipes, root: Path, amounts: Amounts, report: Progress
+def find_bugs(
+    scorer: Scorer,
+    measured: PackageRecipes,
+    root: Path,
+    amounts: Amounts,
+    report: Progress = ignore_progress,
+    tried: YieldReport | None = None,
 ) -> PackageRecipes:
-    """The package's recipes, validated."""
-    groups = _function_mutants(empty, root)
-    _try_in_rounds(scorer, empty, host_task(empty, root), groups, amounts, report)
+    """The recipes of bugs that the measured tests notice, each validated; none if they notice no bug.
+
+    Args:
+        tried: counts what became of each mutant.
+    """
+    tried = YieldReport() if tried is None else tried
+    groups = _function_mutants(measured, root, amounts)
+    _try_in_rounds(scorer, measured, host_task(measured, root), groups, amounts, report, tried)
     accepted = sorted((entry for group in groups for entry in group.accepted), key=lambda entry: order_of(entry[0]))
-    recipes = _confirm(scorer, empty, accepted, root, report)
-    if not recipes.tasks:
-        raise UserError(f"the tests of {empty.package.folder} kill no mutant: leave the package out")
-    return recipes
+    return _confirm(scorer, measured, accepted, root, report, tried)
 
 
 def order_of(recipe: TaskRecipe) -> tuple[str, int, str, str]:
     return recipe.file, recipe.line, recipe.kind, recipe.place
 
 
-def _function_mutants(recipes: PackageRecipes, root: Path) -> list[_FunctionMutants]:
+def _function_mutants(recipes: PackageRecipes, root: Path, amounts: Amounts) -> list[_FunctionMutants]:
     """The functions that tests execute, in an order that depends on the seed.
 
     Functions executed on import are left out: every test depends on them, so every patch would need all tests.
     """
     groups = []
     for file in subject_files(recipes.package, root):
-        mutations = Mutations(Tree(root).read(file), file)
+        mutations = Mutations(Tree(root).read(file), file, recipes.size)
         names = [function.name for function in mutations.functions]
         for function in mutations.functions:
             key = f"{file}::{function.name.split('.<locals>')[0]}"
             # If a name is defined twice, it is unknown which definition the tests execute.
             if recipes.reach.get(key) and key not in recipes.imported and names.count(function.name) == 1:
-                groups.append(_FunctionMutants(distinct_mutants(mutations, function, recipes.seed)))
+                groups.append(_FunctionMutants(distinct_mutants(mutations, function, recipes.seed, amounts)))
     random.Random(f"{recipes.seed}/{recipes.package.name}").shuffle(groups)
     return groups
 
 
-def distinct_mutants(mutations: Mutations, function: MutationTarget, seed: int) -> list[Mutant]:
+def distinct_mutants(
+    mutations: Mutations, function: MutationTarget, seed: int, amounts: Amounts = READY_MADE
+) -> list[Mutant]:
     """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` contains a constant).
 
     A set in place of a list is left out: if it contains functions or None, its order depends on memory addresses.
     """
     chosen: dict[tuple[int, str], Mutant] = {}
-    for mutant in shuffled(mutations.of(function), seed):
-        if mutant.kind not in SLOW_KINDS and mutant.edit.text != "set" and mutations.differs(mutant):
+    for mutant in shuffled(mutations.of(function, amounts.kinds), seed):
+        if mutant.kind not in amounts.left_out and mutant.edit.text != "set" and mutations.differs(mutant):
             chosen.setdefault((mutant.line, mutant.mutated_line), mutant)
     return list(chosen.values())
 
@@ -192,6 +214,7 @@ def _try_in_rounds(
     groups: list[_FunctionMutants],
     amounts: Amounts,
     report: Progress,
+    tried: YieldReport,
 ) -> None:
     """Find a first task for every function; if these are too few, second ones, and so on."""
     what = f"{recipes.package.name}: trying mutants"
@@ -203,9 +226,12 @@ def _try_in_rounds(
                 jobs, [TestRun], reachable=True, progress=lambda done, total: report(what, done, total)
             )
             for (group, mutant), gathered in zip(batch, evidence, strict=True):
-                entry = _recipe(mutant, run_of(gathered), recipes.tests, amounts.share_failing)
-                if entry is not None:
-                    group.accepted.append(entry)
+                run = run_of(gathered)
+                reason = unsuitable(run, len(recipes.tests), amounts.share_failing)
+                reason = reason or _trivial(run, amounts.trivial_errors)
+                tried.tried(mutant.kind, run.seconds, reason)
+                if not reason:
+                    group.accepted.append(_recipe(mutant, run, recipes.tests))
 
 
 def _batch(
@@ -231,13 +257,29 @@ def run_of(evidence: EvidenceSet) -> TestRun:
     return run
 
 
-def _recipe(mutant: Mutant, run: TestRun, tests: tuple[str, ...], share_failing: float) -> Accepted | None:
-    """The recipe of a killed mutant, with the failures of its tests; None if it is unsuitable."""
+def unsuitable(run: TestRun, tests: int, share_failing: float) -> str:
+    """Why a mutant makes no task; empty: it does."""
+    if run.end is not End.COMPLETED:
+        return f"the run ended early ({run.end.value})"
+    if not run.broken:
+        return "no test notices it"
+    if len(run.broken) > share_failing * tests:
+        return f"more than {share_failing:.0%} of the tests fail"
+    if any(run.outcomes[test].status not in FAILING for test in run.broken):
+        return "a test is skipped or missing with it"
+    return ""
+
+
+def _trivial(run: TestRun, errors: tuple[str, ...]) -> str:
+    texts = [parse(run.outcomes[test].message)[0].error for test in run.broken] if errors else []
+    if texts and all(text.startswith(errors) for text in texts):
+        return "trivial: a static check finds it"
+    return ""
+
+
+def _recipe(mutant: Mutant, run: TestRun, tests: tuple[str, ...]) -> Accepted:
+    """The recipe of a killed mutant, with the failures of its tests."""
     broken = set(run.broken)
-    if run.end is not End.COMPLETED or not 0 < len(broken) <= share_failing * len(tests):
-        return None
-    if any(run.outcomes[test].status not in FAILING for test in broken):
-        return None
     failing = tuple(index for index, test in enumerate(tests) if test in broken)
     recipe = TaskRecipe(
         file=mutant.file,
@@ -258,6 +300,7 @@ def _confirm(
     accepted: list[Accepted],
     root: Path,
     report: Progress,
+    tried: YieldReport,
 ) -> PackageRecipes:
     """The recipes whose rebuilt task fails again in the same way and passes with its reference."""
     tasks = list(rebuild(replace(empty, tasks=tuple(recipe for recipe, _ in accepted)), root))
@@ -270,6 +313,10 @@ def _confirm(
     for (recipe, shown), unpatched, patched in zip(accepted, runs[::2], runs[1::2], strict=True):
         again = [failure for failure in failures(unpatched, number) if failure in shown]
         same = unpatched.end is End.COMPLETED and not unpatched.fixed and not unpatched.broken
-        if same and patched.resolved and again:
+        reason = "" if same else "other tests fail in a second run"
+        reason = reason or ("" if patched.resolved else "the reference does not fix it")
+        reason = reason or ("" if again else "its failures differ from run to run")
+        tried.confirmed(recipe.kind, unpatched.seconds + patched.seconds, reason)
+        if not reason:
             confirmed.append(replace(recipe, failure=again[0]))
     return replace(empty, tasks=tuple(confirmed))

@@ -103,7 +103,7 @@ def test_rewrites_of_the_fix_fix_and_those_of_the_bug_do_not(task: Task) -> None
 )
 def test_each_rewrite(source: str, kind: str, rewritten_line: str) -> None:
     text = f"def g(a, b):\n{source}\n"
-    mutations = Mutations(text, "m.py", REWRITES)
+    mutations = Mutations(text, "m.py", operators=REWRITES)
     found = mutations.of(mutations.functions[0], [kind])
     assert rewritten_line in [mutant.mutated_line for mutant in found]
 
