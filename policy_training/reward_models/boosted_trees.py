@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from regrade.datasets.errors import UserError
 
 Floats = NDArray[np.float64]
-INSTALL_STATIC = "install it with `pip install 'regrade[static]'`"
+INSTALL_STATIC = "run pip install '.[static]' in the checkout of regrade"
 ITERATIONS = 150
 """Trees of a model."""
 MOST_NODES = 100_000
