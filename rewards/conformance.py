@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -351,23 +351,24 @@ def _describe_evidence(reward: Reward, evidence: EvidenceSet, limit: int = 600) 
 OUTSIDE = ("open", "os.", "shutil.", "socket.", "subprocess.", "sqlite3.", "tempfile.", "urllib.", "winreg.")
 """Prefixes of Python's audit events for accesses outside the process."""
 
-_recording = threading.local()
+_accesses: ContextVar[list[str] | None] = ContextVar("accesses", default=None)
+"""Of the call being watched, also in the thread that a reward with a time limit runs in."""
 
 
 @contextmanager
 def _record_accesses() -> Iterator[list[str]]:
-    """Collect the audit events of `OUTSIDE` in this thread."""
+    """Collect the audit events of `OUTSIDE` in this context."""
     _install_hook()
     accesses: list[str] = []
-    _recording.accesses = accesses
+    token = _accesses.set(accesses)
     try:
         yield accesses
     finally:
-        del _recording.accesses
+        _accesses.reset(token)
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    accesses = getattr(_recording, "accesses", None)
+    accesses = _accesses.get()
     if accesses is not None and event.startswith(OUTSIDE):
         accesses.append(f"{event}({', '.join(map(repr, arguments[:1]))})")
 

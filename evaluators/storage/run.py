@@ -109,7 +109,7 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """Open an existing run. Raises UserError if there is none."""
         if not (folder / "manifest.json").exists():
-            advice = "give a folder that `regrade demo`, `train` or `evaluate` wrote"
+            advice = "give a folder that `regrade demo`, `regrade train` or `regrade evaluate` wrote"
             raise UserError(f"{folder} is not a run, as it has no manifest.json; {advice}")
         return cls(folder)
 

@@ -377,7 +377,7 @@ def test_two_tasks_of_one_name_are_refused(regrade, tasks):
 
 POLICIES: list[tuple[str, str, str]] = [
     ("name = 'a'", "what is it?", "give one of command, endpoint"),
-    ("scripted = 'king'", "no scripted policy 'king'", "choose no-op or reference"),
+    ("scripted = 'king'", "no scripted policy 'king'", "choose no-op, reference, mutants"),
     ("command = ''", "command", "give"),
     ("command = 'a \"b'", "cannot be split into words", "No closing quotation"),
     ("command = 'true'\nseconds = inf", "'seconds' must be a number", "at most 1,000,000,000"),

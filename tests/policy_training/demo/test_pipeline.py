@@ -21,7 +21,7 @@ from regrade.policy_training.trainers.settings import RewardModelSettings
 SETTINGS = DemoSettings(
     max_prompt_tokens=420, repositories=1, demonstrations=6, tests_only=6, validation=4, held_out=5, scripted=2,
     sft_steps=4, check_every=2, turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=2, expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(0.8, 4)),
-    rounds=1, task_shares=1, round_steps=1, grpo_steps=2,
+    rounds=1, task_shares=1, round_steps=1, grpo_steps=4,
     grpo=replace(FULL.grpo, samples_per_prompt=4, prompts_per_step=2, steps_per_generation=2), upper_bound_steps=1,
     reward_model=RewardModelSettings(attempts=40, members=2), temperatures=(0.2, 0.6),
     validation_samples=1, held_out_samples=2,
@@ -39,7 +39,7 @@ out, model, jobs, last = sys.argv[1:]
 @contextmanager
 def stage(title):
     def tell(done, total):
-        if title == last and done >= 2:
+        if title == last and done >= 1:
             os.kill(os.getpid(), signal.SIGKILL)
     print("+", title, flush=True)
     yield tell

@@ -46,8 +46,9 @@ SWEEP = [Sampling(0.0, 1), Sampling(1.0, 12)]
 
 
 def in_order(rollouts: list[Rollout]) -> list[Rollout]:
-    """Without what differs by nature: the wall time, and the episode's record."""
-    bare = [replace(rollout, seconds=0.0, episode=None) for rollout in rollouts]
+    """Without what differs by nature: the wall time, the episode's record, and the probability that only answers of one
+    turn are stored with."""
+    bare = [replace(rollout, seconds=0.0, episode=None, log_probability=None) for rollout in rollouts]
     return sorted(bare, key=lambda each: (each.task_id, each.temperature, each.sample))
 
 

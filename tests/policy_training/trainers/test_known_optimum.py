@@ -215,7 +215,7 @@ def test_expert_iteration_reaches_the_greatest_share_of_passing_answers(
             for prompt, answers in VERIFIED.items()
         }
 
-    def sampled(*_: Any) -> tuple[list[Attempt], WallSeconds]:
+    def sampled(*_: Any, **__: Any) -> tuple[list[Attempt], WallSeconds]:
         """64 attempts at each prompt, from the policy's exact distribution."""
         attempts = [
             attempt(prompt, ANSWERS[index])
