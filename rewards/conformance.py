@@ -14,8 +14,8 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any

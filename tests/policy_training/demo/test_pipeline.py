@@ -95,6 +95,6 @@ def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path
     assert manifest.phases["control"].seconds >= of_rl
     assert list(manifest.policies)[:5] == ["agent-sft", "control", "sft", "rl", "sft-all"], "whichever was judged first"
     found = rows(Run.open(out))
-    assert len(found) == len(set(found)) == 4 * 5 * 2 + 5 + 2 * 2 + 2 * 2  # policies x tasks x attempts, controls
+    assert len(found) == len(set(found)) == 4 * 5 * 2 + 5 + 2 * 2  # policies x tasks x attempts, controls
     assert Run.open(out).training()["grpo"][0]["turns"] > 1, "it plays whole episodes"
     assert not (out / "locks").exists()
