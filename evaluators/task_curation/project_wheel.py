@@ -56,7 +56,7 @@ VERSION_VARIABLES = (
 
 @dataclass(frozen=True)
 class ProjectWheel:
-    """What the build of a repository tells of it."""
+    """What the build of a repository yields."""
 
     error: str = ""
     """Why there is no wheel; empty: there is one."""

@@ -1,4 +1,4 @@
-"""Which stops a cascade may make with a reward: found out by asking the reward, before the first step."""
+"""Which stops a cascade may make with a reward: determined by asking the reward, before the first step."""
 
 from __future__ import annotations
 

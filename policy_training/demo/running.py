@@ -1,7 +1,7 @@
 """Runs the main job, in two processes side by side where there are two cores.
 
 Two processes of one thread use two cores better than one process of two threads does: a small model has little to share
-out. This module imports no torch, which the processes load for themselves.
+out. torch is imported only to ask for a GPU; each process loads its own model.
 """
 
 from __future__ import annotations

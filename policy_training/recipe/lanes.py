@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.evaluation.sweeps import Stage
 
 PATIENCE_SECONDS = 30.0
-"""For a lane that is told to end, to close its sandboxes."""
+"""What a lane has, after SIGTERM, to close its sandboxes."""
 LOGGER = "regrade"
 
 
@@ -177,7 +177,7 @@ def _abandon(stack: ExitStack) -> None:
 
 @contextmanager
 def _started(work: Callable[[Stage], object], cores: Sequence[int]) -> Iterator[_Lane]:
-    """A lane. At the end of the `with` block it has ended: by itself if it was done, else because it is told so."""
+    """A lane. At the end of the `with` block it has ended: by itself if it was done, else by a signal."""
     context = multiprocessing.get_context("spawn")  # a forked process would share the threads' locks
     ours, its = context.Pipe(duplex=False)
     process = context.Process(target=_work_in_lane, args=(its, work, cores, _levels()), name="lane")

@@ -106,7 +106,7 @@ class StaticRewardModel:
         return [
             self._prediction(next(predicted))
             if isinstance(each, ProposedPatch)
-            else Prediction(None, 0.0, self.name, each)
+            else Prediction(0.0, 0.0, self.name, each)
             for each in read
         ]
 

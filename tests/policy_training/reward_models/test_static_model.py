@@ -231,7 +231,7 @@ def test_a_stored_patch_and_a_fresh_one_have_the_same_prediction(folder: Path, t
     )
     assert 0.0 <= prediction.resolved <= 1.0
     assert {part.name for part in prediction.parts} >= {"clean", "fixes", "breaks", "style", "complexity"}
-    assert broken.resolved is None
+    assert (broken.resolved, broken.doubt) == (0.0, 0.0)
     assert "does not apply" in broken.why
 
 
