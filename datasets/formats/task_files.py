@@ -19,6 +19,9 @@ Keys of a task:
                    the FAIL_TO_PASS tests among them}; default: all, and told
     python_path, paths, options   for pytest: folders on sys.path; files and folders to collect; further options
     requirements   pinned requirements of the environment; default: those of the package, or the current interpreter
+    image          {"name", "workdir", "user", "activate", "setup", "command", "reader", "environment"}: the Docker image
+                   that the tests run in, in place of requirements; without 'repository', the files at its 'workdir'
+                   are the repository
     limits         {"wall_seconds", "memory_mb", "processes", "file_mb"}
     suite          file of measured tests, relative to the task file (`regrade.datasets.formats.measured_suites`), which
                    many tasks share: how to run the tests, requirements, limits, and the tests that must still pass
@@ -29,6 +32,8 @@ Keys of a task:
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -37,7 +42,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from regrade.datasets.applying import DOES_NOT_APPLY, apply_patch
+from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.catalogue import CatalogueEntry, entry_of
+from regrade.datasets.container_images import PYTEST, READERS, ContainerImage, repository_in
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.measured_suites import MeasuredSuite, read_measured_suite
 from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
@@ -47,6 +54,11 @@ from regrade.datasets.node_ids import file_of, test_files_of
 from regrade.datasets.own_environment import own_interpreter
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Shown, Target, Task, TestSuite, Tree
+
+
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SYSTEM_FOLDERS = frozenset({"/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/tmp", "/usr"})
+"""Folders of an image that no repository may cover."""
 
 
 class _TargetEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -76,6 +88,17 @@ class _LimitsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     file_mb: Positive = Limits.file_mb
 
 
+class _ImageEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    name: Plain
+    workdir: Plain = ""
+    user: Plain = ""
+    activate: Plain = ""
+    setup: Plain = ""
+    command: Plain = ""
+    reader: Plain = PYTEST
+    environment: dict[Plain, Plain] = msgspec.field(default_factory=dict)
+
+
 class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     id: Plain
     instruction: Plain
@@ -92,6 +115,7 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     paths: tuple[Plain, ...] | UnsetType = UNSET
     options: tuple[Plain, ...] | UnsetType = UNSET
     requirements: tuple[Plain, ...] | UnsetType = UNSET
+    image: _ImageEntry | UnsetType = UNSET
     limits: _LimitsEntry = _LimitsEntry()
     shown: _ShownEntry = _ShownEntry()
     suite: Plain | UnsetType = UNSET
@@ -172,11 +196,26 @@ def _check_ids(ids: Sequence[str], path: Path) -> None:
 
 
 def _listed(entry: _TaskEntry, where: str, folder: Path, suites: _Suites) -> CatalogueEntry:
+    if entry.image is not UNSET and entry.repository is UNSET and entry.package is UNSET:
+        return _listed_of_image(entry, entry.image)
     if entry.package is UNSET or entry.repository is not UNSET:
         return entry_of(_task(entry, where, folder, None, suites))
     return CatalogueEntry(
         id=entry.id,
         repository=package(entry.package).name,
+        source=Task.source,
+        file=None if entry.target is UNSET else entry.target.file,
+        function=None if entry.target is UNSET else entry.target.function,
+        fail_to_pass=len(entry.fail_to_pass),
+        pass_to_pass=0 if entry.pass_to_pass is UNSET else len(entry.pass_to_pass),
+    )
+
+
+def _listed_of_image(entry: _TaskEntry, image: _ImageEntry) -> CatalogueEntry:
+    """A task whose files are in an image, which is not opened."""
+    return CatalogueEntry(
+        id=entry.id,
+        repository=image.name,
         source=Task.source,
         file=None if entry.target is UNSET else entry.target.file,
         function=None if entry.target is UNSET else entry.target.function,
@@ -223,9 +262,10 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None, suite
             )
     base = _base(entry, where, Tree(root))
     suite: Package | TestSuite = pinned or TestSuite()
+    image = _image(entry, where)
     return Task(
         id=entry.id,
-        repository=pinned.name if pinned else root.name,
+        repository=_repository_name(entry, pinned, root),
         base=base,
         instruction=entry.instruction,
         fail_to_pass=entry.fail_to_pass,
@@ -238,8 +278,10 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None, suite
             test_files=test_files_of(
                 (*entry.fail_to_pass, *(() if entry.pass_to_pass is UNSET else entry.pass_to_pass))
             ),
+            image=image,
+            runner=TestSuite.runner if image is None else image.reader,
         ),
-        requirements=_default_requirements(pinned, root) if entry.requirements is UNSET else entry.requirements,
+        requirements=_requirements(entry, pinned, root, image),
         limits=Limits(**msgspec.structs.asdict(entry.limits)),
         target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", base),
         failure=entry.failure,
@@ -249,12 +291,20 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None, suite
     )
 
 
+def _repository_name(entry: _TaskEntry, pinned: Package | None, root: Path) -> str:
+    if entry.origin.repository is not UNSET:
+        return entry.origin.repository
+    return pinned.name if pinned else root.name
+
+
 def _of_suite(entry: _TaskEntry, where: str, root: Path, suites: _Suites) -> Task:
     """A task of a set: all that concerns its tests but their outcome is in the shared suite."""
     measured = suites.get(str(entry.suite), where)
-    own = (entry.python_path, entry.paths, entry.options, entry.requirements)
+    own = (entry.python_path, entry.paths, entry.options, entry.requirements, entry.image)
     if any(value is not UNSET for value in own):
-        raise UserError(f"{where}: 'suite' holds python_path, paths, options and requirements: leave these keys out")
+        raise UserError(
+            f"{where}: 'suite' holds python_path, paths, options, requirements and image: leave these keys out"
+        )
     failing = {*entry.fail_to_pass, *entry.unnamed}
     guarded = tuple(test for test in measured.tests if test not in failing)
     base = _base(entry, where, suites.tree(root))
@@ -305,6 +355,51 @@ def check_shown(names: Sequence[str], tests: Collection[str], where: str) -> Non
         )
 
 
+def _requirements(
+    entry: _TaskEntry, pinned: Package | None, root: Path, image: ContainerImage | None
+) -> tuple[str, ...]:
+    if image is not None:
+        return ()
+    return _default_requirements(pinned, root) if entry.requirements is UNSET else entry.requirements
+
+
+def _image(entry: _TaskEntry, where: str) -> ContainerImage | None:
+    image = entry.image
+    if image is UNSET:
+        return None
+    if entry.requirements is not UNSET:
+        raise UserError(f"{where}: 'image' holds the environment of the tests: leave the key 'requirements' out")
+    if image.reader not in READERS:
+        raise UserError(f"{where}, image: 'reader' is {shown(image.reader)}: choose one of {', '.join(READERS)}")
+    traits = READERS[image.reader]
+    if traits.needs_command and not image.command.strip():
+        raise UserError(
+            f"{where}, image: the reader {image.reader!r} needs 'command', the shell lines that run the tests"
+        )
+    if traits.has_report and "{report}" not in image.command:
+        raise UserError(
+            f"{where}, image: the reader {image.reader!r} reads a file: 'command' must pass its path, {{report}}, to the "
+            "program that writes it"
+        )
+    if image.workdir and (not image.workdir.startswith("/") or posixpath.normpath(image.workdir) in SYSTEM_FOLDERS):
+        raise UserError(
+            f"{where}, image: 'workdir' is {shown(image.workdir)}: set the absolute path of the repository in the image"
+        )
+    name = next((name for name in image.environment if not ENVIRONMENT_NAME.fullmatch(name)), None)
+    if name is not None:
+        raise UserError(f"{where}, image: 'environment' names {shown(name)}, which is no name of a variable")
+    return ContainerImage(
+        name=image.name,
+        workdir=posixpath.normpath(image.workdir) if image.workdir else "",
+        user=image.user,
+        activate=image.activate,
+        setup=image.setup,
+        command=image.command,
+        reader=image.reader,
+        environment=tuple(sorted(image.environment.items())),
+    )
+
+
 def _default_requirements(pinned: Package | None, root: Path) -> tuple[str, ...]:
     if pinned is not None:
         return pinned.requirements
@@ -316,8 +411,17 @@ def _repository(entry: _TaskEntry, where: str, folder: Path, cache: Path | None)
     if entry.package is not UNSET and entry.repository is UNSET:
         pinned = package(entry.package)
         return pinned, fetch(pinned, cache)
+    if entry.repository is UNSET and entry.package is UNSET and entry.image is not UNSET:
+        _image(entry, where)
+        workdir = posixpath.normpath(entry.image.workdir) if entry.image.workdir else ""
+        try:
+            return None, repository_in(entry.image.name, workdir, usable(cache or default_cache()))
+        except UserError as error:
+            raise UserError(f"{where}: {error}; or set 'repository', a folder with the files") from error
     if entry.repository is UNSET or entry.package is not UNSET:
-        raise UserError(f"{where}: set either 'repository' (a folder) or 'package' (a pinned package's name)")
+        raise UserError(
+            f"{where}: set either 'repository' (a folder) or 'package' (a pinned package's name), or 'image' alone"
+        )
     root = (folder / entry.repository).resolve()
     try:
         is_folder = root.is_dir()

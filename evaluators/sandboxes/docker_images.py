@@ -1,0 +1,313 @@
+"""Containers of a task's own image: a warm one for the interpreter of the image, and a new one for each test command."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from regrade.datasets.tasks import Limits
+from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
+from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
+from regrade.evaluators.sandboxes.docker import STANDARD_STREAMS, ContainerSession, Docker, Frames, hardening, labels
+
+TREE = "/repo"
+"""Where a worker mounts the tree in every other sandbox."""
+RESULTS_FOLDER = "/regrade-results"
+RESULTS = f"{RESULTS_FOLDER}/pipe"
+"""A pipe in the container: what is written to it can't be changed afterwards."""
+FORWARDER = f"mkfifo -m 622 {RESULTS} && exec 3<>{RESULTS} && echo ready && exec cat <&3"
+"""The first process of a container. As such, no process of the container can kill it."""
+START_SECONDS = 120.0
+ANSWER_SECONDS = 60.0
+CHECK_SECONDS = 0.5
+KILL_ATTEMPTS = 20
+LARGEST_OUTPUT, LARGEST_RESULTS = 16 << 20, 64 << 20
+"""Bytes of what a test command prints, and of its results."""
+FORWARDER_MEMORY_MB = 16
+
+
+def activated(shell: str, activate: str, command: Sequence[str]) -> list[str]:
+    """A command after shell lines whose output is dropped, in the same environment."""
+    lines = f'{{\n:\n{activate}\n}} >/dev/null 2>&1 </dev/null\nexec "$@"'
+    return [shell, "-c", lines, "regrade", *command]
+
+
+class ImageSandbox(Docker):
+    """Docker, with the interpreter of an image, and the tree in place of a folder of the image."""
+
+    def __init__(
+        self, name: str, image: str, *, workdir: str, shell: str, activate: str, environment: Mapping[str, str]
+    ) -> None:
+        """
+        Args:
+            name: of the image, for messages.
+            image: its id.
+        """
+        super().__init__(image)
+        self.name = f"docker:{name}"
+        self._workdir = workdir
+        self._shell = shell
+        self._activate = activate
+        self._environment = dict(environment)
+
+    def seen_at(self, mount: Mount) -> str:
+        return self._workdir if mount.target == TREE else mount.target
+
+    def start(self, program: Program) -> ContainerSession:
+        mounts = tuple(replace(mount, target=self.seen_at(mount)) for mount in program.mounts)
+        # The image's own PATH stays.
+        environment = {name: value for name, value in program.environment.items() if name != "PATH"}
+        return super().start(replace(program, mounts=mounts, environment=environment | self._environment))
+
+    def _command(self, program: Program, *, is_gvisor: bool) -> list[str]:
+        from regrade.evaluators.sandboxes import system_calls
+
+        python = str(program.python)
+        plain = [python, *program.arguments]
+        command = system_calls.filtered_in_gvisor(python, program.arguments) if is_gvisor else plain
+        return activated(self._shell, self._activate, command)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A command that ran in a container."""
+
+    status: int
+    """Exit status; 128 + N: killed by signal N; -1: it was stopped."""
+    stopped: str
+    """Why it was stopped: `timeout`, `output`, or the answer of the check; empty: it ended by itself."""
+    output: str
+    seconds: float
+
+
+class ImageContainer:
+    """A new container of an image. Commands run in it as another user than its first process, which only forwards the
+    results that they write to a pipe.
+
+    So no process of a command can change a result that was written, and none is left when the results are read.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        image: str,
+        *,
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+        user: str = "",
+        is_writable: bool = False,
+        scratch_mb: int = 512,
+    ) -> None:
+        """
+        Args:
+            client: of the engine, for this container only.
+            image: its id.
+            user: that runs the commands; empty: an unprivileged user id.
+            is_writable: may the user change the files of the container that it owns?
+
+        Raises:
+            SandboxError: the container did not start.
+        """
+        import docker
+
+        self._client = client
+        first = new_candidate_users()[0]
+        self._user = user or f"{first}:{first}"
+        self._frames: Frames | None = None
+        self._id = ""
+        try:
+            configuration = self._configuration(image, limits, mounts, is_writable=is_writable, scratch_mb=scratch_mb)
+            self._id = client.create_container(**configuration)["Id"]
+            self._frames = Frames(client.attach_socket(self._id, params=STANDARD_STREAMS))
+            client.start(self._id)
+            self._await_forwarder()
+        except (docker.errors.DockerException, OSError) as error:
+            self.close()
+            raise SandboxError(f"the container did not start: {_first_line(error)}") from error
+        except SandboxError:
+            self.close()
+            raise
+
+    def _configuration(
+        self, image: str, limits: Limits, mounts: Sequence[Mount], *, is_writable: bool, scratch_mb: int
+    ) -> dict[str, Any]:
+        from docker.types import Mount as Bind
+        from docker.types import Ulimit
+
+        memory = (limits.memory_mb + FORWARDER_MEMORY_MB) << 20
+        file_size = limits.file_mb << 20
+        host = self._client.create_host_config(
+            **hardening(self._client, limits),
+            read_only=not is_writable,
+            mounts=[
+                Bind(mount.target, str(mount.source.absolute()), type="bind", read_only=not mount.writable)
+                for mount in mounts
+            ],
+            mem_limit=memory,
+            memswap_limit=memory,
+            tmpfs={
+                "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={scratch_mb}m",
+                RESULTS_FOLDER: "rw,noexec,nosuid,nodev,mode=755,size=64k",
+            },
+            ulimits=[
+                Ulimit(name="nofile", soft=1024, hard=4096),
+                Ulimit(name="core", soft=0, hard=0),
+                Ulimit(name="fsize", soft=file_size, hard=file_size),
+            ],
+        )
+        return {
+            "image": image,
+            "command": ["sh", "-c", FORWARDER],
+            "entrypoint": [],
+            "user": "0:0",
+            "hostname": "sandbox",
+            "stdin_open": True,
+            "host_config": host,
+            "labels": labels(),
+            "working_dir": "/",
+        }
+
+    def _await_forwarder(self) -> None:
+        assert self._frames is not None
+        printed = b""
+        deadline = time.monotonic() + START_SECONDS
+        while not printed.endswith(b"ready\n"):
+            try:
+                _, block = self._frames.next(deadline)
+            except TimeoutError as error:
+                raise SandboxError(f"the container did not start within {START_SECONDS:g} s") from error
+            if not block:
+                reason = printed.decode("utf-8", "replace").strip()[:300] or "it exited at once"
+                raise SandboxError(f"the container did not start: {reason}")
+            printed += block
+
+    def execute(
+        self,
+        command: Sequence[str],
+        *,
+        workdir: str = "/",
+        environment: Mapping[str, str],
+        seconds: float,
+        check: Callable[[], str] = str,
+    ) -> Execution:
+        """Run a command as the user.
+
+        Args:
+            check: called about twice a second; a text is the reason to stop the command.
+
+        Raises:
+            SandboxError: the command could not be started, or the container is gone.
+        """
+        import docker
+
+        started = time.monotonic()
+        try:
+            execution = self._client.exec_create(
+                self._id, list(command), user=self._user, workdir=workdir, environment=dict(environment)
+            )["Id"]
+            frames = Frames(self._client.exec_start(execution, socket=True))
+            try:
+                stopped, output = _read_output(frames, started + seconds, check)
+            finally:
+                frames.close()
+            status = -1 if stopped else self._client.exec_inspect(execution)["ExitCode"]
+        except (docker.errors.DockerException, OSError) as error:
+            raise SandboxError(f"the command could not be run in the container: {_first_line(error)}") from error
+        if status is None:
+            raise SandboxError("the container is gone")
+        return Execution(status, stopped, output.decode("utf-8", "replace"), time.monotonic() - started)
+
+    def kill_processes(self) -> bool:
+        """Kill every process of the user. False: new ones appear all the time."""
+        import docker
+
+        for _ in range(KILL_ATTEMPTS):
+            try:
+                if len(self._client.top(self._id)["Processes"]) <= 1:
+                    return True
+                # As that user, so that no other process gets the signal; the first process of a container gets none.
+                killer = self._client.exec_create(self._id, ["sh", "-c", "kill -9 -1"], user=self._user)["Id"]
+                self._client.exec_start(killer)
+            except (docker.errors.DockerException, OSError) as error:
+                raise SandboxError(f"the container is gone: {_first_line(error)}") from error
+        return False
+
+    def results(self) -> bytes:
+        """What the commands wrote to the pipe. Call it when no process of theirs is left.
+
+        Raises:
+            SandboxError: the container is gone, or there is too much.
+        """
+        import docker
+
+        assert self._frames is not None
+        mark = f"\n{secrets.token_hex(16)}\n".encode()
+        command = ["sh", "-c", f"printf '\\n%s\\n' {mark.decode().strip()} >{RESULTS}"]
+        received = b""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        try:
+            self._client.exec_start(self._client.exec_create(self._id, command, user="0:0")["Id"], detach=True)
+            while not received.endswith(mark):
+                _, block = self._frames.next(deadline)
+                received += block
+                if not block or len(received) > LARGEST_RESULTS:
+                    raise SandboxError("the container ended before its results were read" if not block else TOO_LONG)
+        except (docker.errors.DockerException, OSError, TimeoutError) as error:
+            raise SandboxError(f"the results could not be read: {_first_line(error)}") from error
+        return received.removesuffix(mark)
+
+    def facts(self) -> tuple[bool, float]:
+        """Was it out of memory, and the CPU seconds of all its processes."""
+        import docker
+
+        try:
+            state = self._client.inspect_container(self._id)["State"]
+            usage = self._client.stats(self._id, stream=False, one_shot=True)
+            return bool(state["OOMKilled"]), usage["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+        except (docker.errors.DockerException, OSError, KeyError, TypeError):
+            return False, 0.0
+
+    def kill(self) -> None:
+        """Kill and remove it, from any thread."""
+        import docker
+
+        if self._id:
+            with contextlib.suppress(docker.errors.DockerException, OSError):
+                self._client.remove_container(self._id, force=True, v=True)
+
+    def close(self) -> None:
+        self.kill()
+        if self._frames is not None:
+            self._frames.close()
+        with contextlib.suppress(OSError):
+            self._client.close()
+
+
+TOO_LONG = f"the results have more than {LARGEST_RESULTS >> 20} MiB"
+
+
+def _read_output(frames: Frames, deadline: float, check: Callable[[], str]) -> tuple[str, bytes]:
+    """Why the command must be stopped, and what it printed."""
+    output = b""
+    while True:
+        try:
+            _, block = frames.next(min(deadline, time.monotonic() + CHECK_SECONDS))
+        except TimeoutError:
+            block = None
+        if block == b"":
+            return "", output
+        output += block or b""
+        if len(output) > LARGEST_OUTPUT:
+            return "output", output[:LARGEST_OUTPUT]
+        if time.monotonic() >= deadline:
+            return "timeout", output
+        if block is None and (reason := check()):
+            return reason, output
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
