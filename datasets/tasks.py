@@ -218,8 +218,8 @@ class TestSuite:
     configuration: str | None = None
     """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"
-    """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`. With an image: its result
-    reader."""
+    """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`. With an image: its
+    result reader."""
     image: ContainerImage | None = field(default=None, repr=False)
     """The Docker image that the tests run in; None: they run in the environment of the task's requirements. Digests
     contain it beside the representation of a suite."""

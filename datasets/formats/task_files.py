@@ -19,9 +19,9 @@ Keys of a task:
                    the FAIL_TO_PASS tests among them}; default: all, and told
     python_path, paths, options   for pytest: folders on sys.path; files and folders to collect; further options
     requirements   pinned requirements of the environment; default: those of the package, or the current interpreter
-    image          {"name", "workdir", "user", "activate", "setup", "command", "reader", "environment"}: the Docker image
-                   that the tests run in, in place of requirements; without 'repository', the files at its 'workdir'
-                   are the repository
+    image          {"name", "workdir", "user", "activate", "setup", "command", "reader", "environment"}: the Docker
+                   image that the tests run in, in place of requirements; without 'repository', the files at its
+                   'workdir' are the repository
     limits         {"wall_seconds", "memory_mb", "processes", "file_mb"}
     suite          file of measured tests, relative to the task file (`regrade.datasets.formats.measured_suites`), which
                    many tasks share: how to run the tests, requirements, limits, and the tests that must still pass
@@ -54,7 +54,6 @@ from regrade.datasets.node_ids import file_of, test_files_of
 from regrade.datasets.own_environment import own_interpreter
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Shown, Target, Task, TestSuite, Tree
-
 
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SYSTEM_FOLDERS = frozenset({"/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/tmp", "/usr"})
@@ -378,8 +377,8 @@ def _image(entry: _TaskEntry, where: str) -> ContainerImage | None:
         )
     if traits.has_report and "{report}" not in image.command:
         raise UserError(
-            f"{where}, image: the reader {image.reader!r} reads a file: 'command' must pass its path, {{report}}, to the "
-            "program that writes it"
+            f"{where}, image: the reader {image.reader!r} reads a file: 'command' must pass its path, {{report}}, to "
+            "the program that writes it"
         )
     if image.workdir and (not image.workdir.startswith("/") or posixpath.normpath(image.workdir) in SYSTEM_FOLDERS):
         raise UserError(

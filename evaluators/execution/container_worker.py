@@ -8,6 +8,7 @@ import os
 import shlex
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from regrade.datasets.container_images import ContainerImage, engine
@@ -256,7 +257,7 @@ def _sealed_records(done: Execution, results: bytes, key: bytes) -> Iterator[Rec
     # pytest has collected no test.
     status = 0 if done.status == NO_TESTS and has_finished else done.status
     yield _last_record(
-        Execution(status, done.stopped, done.output, done.seconds),
+        replace(done, status=status),
         Report(problem=problem) if problem else Report(_FAILURE if has_failure else ()),
     )
 

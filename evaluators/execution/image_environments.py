@@ -1,6 +1,6 @@
-"""What an image offers for tests: a shell, the repository's folder, an interpreter, and whether a warm worker runs in it.
+"""What an image offers for tests: a shell, the repository's folder, an interpreter that may run a warm worker.
 
-It is found out by running the image once, by the digest of its content, whatever its name says.
+Each image is run once to measure that. It is identified by the digest of its content, not by its name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +168,7 @@ def examine(image: ContainerImage, identity: str, workdir: str) -> ImageFacts:
                 if image.user and "user" in str(error):
                     raise UserError(f"the image {image.name!r} has no user {image.user!r}: {error}") from error
                 raise ImageUnavailableError(f"the image {image.name!r} can't be used: {error}") from error
-            lines = found.output.split("\n")
+            lines = found.answer.split("\n")
             shell = lines[0]
             if len(lines) < 3:
                 raise UserError(
@@ -179,7 +178,7 @@ def examine(image: ContainerImage, identity: str, workdir: str) -> ImageFacts:
             _check_activation(image, run(shell, "-c", image.activate or ":"))
             python = run(
                 "sh", "-c", "command -v python || command -v python3", activate=image.activate or ":"
-            ).output.strip()
+            ).answer.strip()
             version = run(python, "-c", _VERSION, activate=image.activate or ":") if python else None
             if version is None or version.status:
                 return ImageFacts(id=identity, workdir=workdir, shell=shell)
@@ -190,9 +189,9 @@ def examine(image: ContainerImage, identity: str, workdir: str) -> ImageFacts:
                 workdir=workdir,
                 shell=shell,
                 python=python,
-                version=version.output.strip(),
+                version=version.answer.strip(),
                 has_pytest=pytest.status == 0,
-                runs_worker=worker.status == 0 and worker.output.strip().endswith("works"),
+                runs_worker=worker.status == 0 and worker.answer.strip().endswith("works"),
             )
 
 

@@ -101,7 +101,8 @@ _PYTEST_LINE = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S.*?)(?
 _PYTEST_TOTALS = re.compile(r"^([^()]*) in [\d.]+s\b")
 _PYTEST_TOTAL = re.compile(r"(\d{1,9}) (\w+)")
 _PYTEST_STATUS = {
-    "PASSED": "passed", "FAILED": "failed", "ERROR": "error", "SKIPPED": "skipped", "XFAIL": "xfailed", "XPASS": "passed"
+    "PASSED": "passed", "FAILED": "failed", "ERROR": "error", "SKIPPED": "skipped", "XFAIL": "xfailed",
+    "XPASS": "passed",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.process_identity import is_gone, this_process
+from regrade.datasets.tasks import Limits
 from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users

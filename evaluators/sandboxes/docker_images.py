@@ -1,4 +1,4 @@
-"""Containers of a task's own image: a warm one for the interpreter of the image, and a new one for each test command."""
+"""Containers of a task's own image: a warm one for its interpreter, and a new one for each test command."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ FORWARDER = f"mkfifo -m 622 {RESULTS} && exec 3<>{RESULTS} && echo ready && exec
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
 CHECK_SECONDS = 0.5
+DRAIN_SECONDS = 2.0
+"""Longest time to read the rest of what an ended command has printed."""
 KILL_ATTEMPTS = 20
 LARGEST_OUTPUT, LARGEST_RESULTS = 16 << 20, 64 << 20
 """Bytes of what a test command prints, and of its results."""
@@ -81,6 +83,9 @@ class Execution:
     stopped: str
     """Why it was stopped: `timeout`, `output`, or the answer of the check; empty: it ended by itself."""
     output: str
+    """What it printed, on both streams."""
+    answer: str
+    """What it printed on its standard output."""
     seconds: float
 
 
@@ -204,22 +209,24 @@ class ImageContainer:
         """
         import docker
 
-        started = time.monotonic()
+        started, inspect = time.monotonic(), self._client.exec_inspect
         try:
             execution = self._client.exec_create(
                 self._id, list(command), user=self._user, workdir=workdir, environment=dict(environment)
             )["Id"]
             frames = Frames(self._client.exec_start(execution, socket=True))
+            printed = _Output(frames)
             try:
-                stopped, output = _read_output(frames, started + seconds, check)
+                stopped = printed.read(started + seconds, lambda: not inspect(execution)["Running"], check)
             finally:
                 frames.close()
-            status = -1 if stopped else self._client.exec_inspect(execution)["ExitCode"]
+            status = -1 if stopped else inspect(execution)["ExitCode"]
         except (docker.errors.DockerException, OSError) as error:
             raise SandboxError(f"the command could not be run in the container: {_first_line(error)}") from error
         if status is None:
             raise SandboxError("the container is gone")
-        return Execution(status, stopped, output.decode("utf-8", "replace"), time.monotonic() - started)
+        texts = (data.decode("utf-8", "replace") for data in (printed.whole, printed.answer))
+        return Execution(status, stopped, *texts, time.monotonic() - started)
 
     def kill_processes(self) -> bool:
         """Kill every process of the user. False: new ones appear all the time."""
@@ -290,23 +297,50 @@ class ImageContainer:
 TOO_LONG = f"the results have more than {LARGEST_RESULTS >> 20} MiB"
 
 
-def _read_output(frames: Frames, deadline: float, check: Callable[[], str]) -> tuple[str, bytes]:
-    """Why the command must be stopped, and what it printed."""
-    output = b""
-    while True:
+class _Output:
+    """What a command prints, until it ends or must be stopped."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self.whole = b""
+        self.answer = b""
+        """The part on its standard output."""
+
+    def read(self, deadline: float, has_ended: Callable[[], bool], check: Callable[[], str]) -> str:
+        """Why the command must be stopped; empty: it has ended. A process that it left behind may keep the stream
+        open, and go on printing."""
+        next_check = time.monotonic() + CHECK_SECONDS
+        while self._receive(min(deadline, next_check)):
+            if len(self.whole) > LARGEST_OUTPUT:
+                return "output"
+            now = time.monotonic()
+            if now >= deadline:
+                return "timeout"
+            if now >= next_check:
+                if has_ended():
+                    self._drain(now + DRAIN_SECONDS)
+                    return ""
+                if reason := check():
+                    return reason
+                next_check = now + CHECK_SECONDS
+        return ""
+
+    def _receive(self, deadline: float) -> bool:
+        """Is the stream open?"""
         try:
-            _, block = frames.next(min(deadline, time.monotonic() + CHECK_SECONDS))
+            kind, block = self._frames.next(deadline)
         except TimeoutError:
-            block = None
-        if block == b"":
-            return "", output
-        output += block or b""
-        if len(output) > LARGEST_OUTPUT:
-            return "output", output[:LARGEST_OUTPUT]
-        if time.monotonic() >= deadline:
-            return "timeout", output
-        if block is None and (reason := check()):
-            return reason, output
+            return True
+        self.whole += block
+        self.answer += block if kind == 1 else b""
+        return bool(block)
+
+    def _drain(self, deadline: float) -> None:
+        """Read what was printed before the end."""
+        size = -1
+        while size < len(self.whole) <= LARGEST_OUTPUT and time.monotonic() < deadline:
+            size = len(self.whole)
+            self._receive(time.monotonic() + DRAIN_SECONDS / 10)
 
 
 def _first_line(error: Exception) -> str:

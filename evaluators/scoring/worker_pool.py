@@ -10,9 +10,9 @@ from pathlib import Path
 from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators.execution.activity import listener
 from regrade.evaluators.execution.environments import installed_packages, toolchain
-from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
+from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache

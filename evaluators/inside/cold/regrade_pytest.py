@@ -1,9 +1,9 @@
 # As old as Python 3.6: no `from __future__ import annotations` (3.7).
 """A pytest plugin for the interpreters of images: the outcome of each test, by any version from pytest 3.6 on."""
 
-from typing import Any, Dict
+from typing import Any
 
-from regrade_records import Channel
+from regrade_records import Channel  # type: ignore[import-not-found]
 
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
 LONGEST_MESSAGE = 500

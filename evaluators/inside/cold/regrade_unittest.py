@@ -6,7 +6,7 @@ any: `module.Class.test`, what unittest prints (`test (module.Class)`), and the 
 """
 
 import unittest
-from typing import Any, Dict, List
+from typing import Any
 
 LONGEST_MESSAGE = 500
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
@@ -19,7 +19,7 @@ class _Recorder:
 
     def claim(self) -> None:
         if self.channel is None:
-            from regrade_records import Channel
+            from regrade_records import Channel  # type: ignore[import-not-found]
 
             self.channel = Channel()
 
@@ -35,11 +35,11 @@ class _Recorder:
             self.write("test", each, status, 0.0, message[:LONGEST_MESSAGE])
 
 
-def _ids(test: Any) -> List[str]:
+def _ids(test: Any) -> Any:
     # The old and the new form of what unittest prints: without and with the method's name in parentheses.
     name = test.id()
     group, _, method = name.rpartition(".")
-    ids = [name, "%s (%s)" % (method, group), "%s (%s)" % (method, name)]  # noqa: UP031
+    ids = [name, "%s (%s)" % (method, group), "%s (%s)" % (method, name)]
     description = test.shortDescription() if hasattr(test, "shortDescription") else None
     return ids + ([description] if description else [])
 
@@ -60,7 +60,7 @@ def install() -> None:
         setattr(owner, name, method)
 
     def message(error: Any) -> str:
-        return "{}: {}".format(error[0].__name__, error[1])
+        return f"{error[0].__name__}: {error[1]}"
 
     def subtest(test: Any, part: Any, error: Any) -> None:
         del part
