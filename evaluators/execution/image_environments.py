@@ -6,9 +6,11 @@ Each image is run once to measure that. It is identified by the digest of its co
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import msgspec
 from regrade.datasets.container_images import ContainerImage, engine, inspected, own_workdir
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits
+from regrade.evaluators import inside
 from regrade.evaluators.execution.worker import ENVIRONMENT, write_programs
 from regrade.evaluators.sandboxes import Mount, SandboxError
 from regrade.evaluators.sandboxes.docker_images import Execution, ImageContainer, ImageSandbox, activated
@@ -30,12 +33,23 @@ FACTS = "image-facts"
 EXAMINATION_SECONDS = 120.0
 UNAVAILABLE = "unavailable"
 """Identity of an image that can't be started on this machine: no stored evidence has it."""
-_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+_VERSION = "import sys; print('version=%d.%d.%d' % sys.version_info[:3])"
 _WORKER = (
     f"import sys; sys.path.insert(0, {PROGRAMS!r}); import regrade.evaluators.inside.worker; "
-    "from regrade.evaluators.inside import candidates; candidates.import_runner(); print('works')"
+    "from regrade.evaluators.inside import candidates; candidates.import_runner(); print('worker=works')"
 )
-"""All imports of a warm worker. The options of an interpreter of Python 3.11 are needed as well."""
+"""All imports of a warm worker."""
+_FIRST_LOOK = 'command -v bash || command -v sh; test -d "$1" && echo folder'
+_INTERPRETER = f"""\
+python=$(command -v python || command -v python3) || exit 0
+echo "python=$python"
+"$python" -c {shlex.quote(_VERSION)} || exit 0
+"$python" -c 'import pytest' 2>/dev/null && echo pytest=yes
+"$python" -s -P -c {shlex.quote(_WORKER)} 2>/dev/null
+"""
+"""Prints what the interpreter of the tests can do."""
+NOT_STARTED = 126
+"""Exit status of a command that the engine could not start, for example as an unknown user."""
 
 
 class ImageUnavailableError(SandboxError):
@@ -108,7 +122,7 @@ class ImageEnvironments:
         except UserError as error:
             raise ImageUnavailableError(str(error)) from error
         workdir = image.workdir or own_workdir(description, image.name)
-        parts = (description["Id"], workdir, image.user, image.activate, image.environment, _WORKER)
+        parts = (description["Id"], workdir, image.user, image.activate, image.environment, _programs_digest())
         path = self._cache / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.json"
         facts = _stored(path)
         if facts is None:
@@ -118,6 +132,13 @@ class ImageEnvironments:
             client.close()
         check(image, facts)
         return facts
+
+
+@functools.cache
+def _programs_digest() -> str:
+    """Of the programs that an interpreter must be able to run."""
+    files = sorted(Path(inside.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def check(image: ContainerImage, facts: ImageFacts) -> None:
@@ -145,54 +166,46 @@ def examine(image: ContainerImage, identity: str, workdir: str) -> ImageFacts:
         UserError: it has no such folder or user, or the activation fails.
         ImageUnavailableError: it can't be started.
     """
-    environment = tests_environment(image)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         mounts = [Mount(write_programs(Path(folder, "programs")), PROGRAMS)]
         try:
             container = ImageContainer(engine(60), identity, limits=Limits(), mounts=mounts, user=image.user)
+            with contextlib.closing(container):
+                shell = _shell_of(image, workdir, _run(container, image, "sh", "-c", _FIRST_LOOK, "regrade", workdir))
+                _check_activation(image, _run(container, image, shell, "-c", image.activate or ":"))
+                look = activated(shell, image.activate, ["sh", "-c", _INTERPRETER])
+                found = dict(line.partition("=")[::2] for line in _run(container, image, *look).answer.splitlines())
         except SandboxError as error:
             raise ImageUnavailableError(f"the image {image.name!r} can't be started: {error}") from error
-        with contextlib.closing(container):
+    return ImageFacts(
+        id=identity,
+        workdir=workdir,
+        shell=shell,
+        python=found["python"] if "version" in found else "",
+        version=found.get("version", ""),
+        has_pytest="pytest" in found,
+        runs_worker="worker" in found,
+    )
 
-            def run(*command: str, activate: str = "") -> Execution:
-                active = activated(shell, activate, command) if activate else command
-                return container.execute(active, environment=environment, seconds=EXAMINATION_SECONDS)
 
-            shell = "sh"
-            try:
-                found = run(
-                    "sh", "-c", f'command -v bash || command -v sh; test -d "$1" && echo {workdir!r}', "-", workdir
-                )
-            except SandboxError as error:
-                if image.user and "user" in str(error):
-                    raise UserError(f"the image {image.name!r} has no user {image.user!r}: {error}") from error
-                raise ImageUnavailableError(f"the image {image.name!r} can't be used: {error}") from error
-            lines = found.answer.split("\n")
-            shell = lines[0]
-            if len(lines) < 3:
-                raise UserError(
-                    f"the image {image.name!r} has no folder {workdir!r}: set 'workdir' in the task's 'image' to the "
-                    "folder of the repository"
-                )
-            _check_activation(image, run(shell, "-c", image.activate or ":"))
-            python = run(
-                "sh", "-c", "command -v python || command -v python3", activate=image.activate or ":"
-            ).answer.strip()
-            version = run(python, "-c", _VERSION, activate=image.activate or ":") if python else None
-            if version is None or version.status:
-                return ImageFacts(id=identity, workdir=workdir, shell=shell)
-            pytest = run(python, "-c", "import pytest", activate=image.activate or ":")
-            worker = run(python, "-s", "-P", "-c", _WORKER, activate=image.activate or ":")
-            return ImageFacts(
-                id=identity,
-                workdir=workdir,
-                shell=shell,
-                python=python,
-                version=version.answer.strip(),
-                has_pytest=pytest.status == 0,
-                runs_worker=worker.status == 0 and worker.answer.strip().endswith("works"),
-            )
+def _run(container: ImageContainer, image: ContainerImage, *command: str) -> Execution:
+    return container.execute(command, environment=tests_environment(image), seconds=EXAMINATION_SECONDS)
+
+
+def _shell_of(image: ContainerImage, workdir: str, done: Execution) -> str:
+    """The shell of the image, by a first look into it. Raises UserError: it has no such user or folder."""
+    if done.status == NOT_STARTED and image.user:
+        raise UserError(f"the image {image.name!r} has no user {image.user!r}: {done.output.strip()[:200]}")
+    shell, *folder = done.answer.splitlines() or [""]
+    if not shell:
+        raise SandboxError(done.output.strip()[:200] or "its shell prints nothing")
+    if not folder:
+        raise UserError(
+            f"the image {image.name!r} has no folder {workdir!r}: set 'workdir' in the task's 'image' to the folder of "
+            "the repository"
+        )
+    return shell
 
 
 def _check_activation(image: ContainerImage, done: Execution) -> None:

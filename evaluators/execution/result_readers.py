@@ -97,7 +97,7 @@ def _number(element: ET.Element, name: str) -> int:
 
 # ---------------------------------------------------------------- pytest's log (-rA)
 
-_PYTEST_LINE = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S.*?)(?: - (.*))?$")
+_PYTEST_LINE = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S.*)$")
 _PYTEST_TOTALS = re.compile(r"^([^()]*) in [\d.]+s\b")
 _PYTEST_TOTAL = re.compile(r"(\d{1,9}) (\w+)")
 _PYTEST_STATUS = {
@@ -112,7 +112,8 @@ def pytest_log(printed: str, report: str) -> Report:
     cases, totals = [], []
     for line in _lines(printed):
         if (match := _PYTEST_LINE.match(line)) and "::" in match[2]:
-            cases.append(Case(match[2], _PYTEST_STATUS[match[1]], (match[3] or "")[:LONGEST_MESSAGE]))
+            test, message = (match[2], "") if match[1] == "PASSED" else _split_message(match[2])
+            cases.append(Case(test, _PYTEST_STATUS[match[1]], message[:LONGEST_MESSAGE]))
         elif total := _PYTEST_TOTALS.match(line.strip("= ")):
             parts = [_PYTEST_TOTAL.fullmatch(part) for part in total[1].split(", ")]
             if all(parts):
@@ -122,6 +123,16 @@ def pytest_log(printed: str, report: str) -> Report:
             problem=f"the log has {len(totals)} lines of totals, and must have one (run pytest once, with -rA)"
         )
     return _agreeing(cases, totals[0].get("passed", 0) + totals[0].get("xpassed", 0))
+
+
+def _split_message(text: str) -> tuple[str, str]:
+    """The id and the message of a line: parameters in brackets may contain the separator."""
+    function, bracket, rest = text.partition("[")
+    if bracket and " - " not in function:
+        parameters, end, message = rest.partition("] - ")
+        return (f"{function}[{parameters}]", message) if end else (text, "")
+    test, _, message = text.partition(" - ")
+    return test, message
 
 
 # ---------------------------------------------------------------- unittest's log (-v), also Django's

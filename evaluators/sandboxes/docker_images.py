@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,7 @@ class ImageContainer:
             self._frames = Frames(client.attach_socket(self._id, params=STANDARD_STREAMS))
             client.start(self._id)
             self._await_forwarder()
+            self._received = _Received(self._frames)
         except (docker.errors.DockerException, OSError) as error:
             self.close()
             raise SandboxError(f"the container did not start: {_first_line(error)}") from error
@@ -251,21 +253,13 @@ class ImageContainer:
         """
         import docker
 
-        assert self._frames is not None
         mark = f"\n{secrets.token_hex(16)}\n".encode()
         command = ["sh", "-c", f"printf '\\n%s\\n' {mark.decode().strip()} >{RESULTS}"]
-        received = b""
-        deadline = time.monotonic() + ANSWER_SECONDS
         try:
             self._client.exec_start(self._client.exec_create(self._id, command, user="0:0")["Id"], detach=True)
-            while not received.endswith(mark):
-                _, block = self._frames.next(deadline)
-                received += block
-                if not block or len(received) > LARGEST_RESULTS:
-                    raise SandboxError("the container ended before its results were read" if not block else TOO_LONG)
-        except (docker.errors.DockerException, OSError, TimeoutError) as error:
+        except (docker.errors.DockerException, OSError) as error:
             raise SandboxError(f"the results could not be read: {_first_line(error)}") from error
-        return received.removesuffix(mark)
+        return self._received.until(mark, time.monotonic() + ANSWER_SECONDS)
 
     def facts(self) -> tuple[bool, float]:
         """Was it out of memory, and the CPU seconds of all its processes."""
@@ -295,6 +289,43 @@ class ImageContainer:
 
 
 TOO_LONG = f"the results have more than {LARGEST_RESULTS >> 20} MiB"
+
+
+class _Received:
+    """What the first process of a container forwards, read all the time: a full stream would block the tests."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._data = bytearray()
+        self._changed = threading.Condition()
+        self._has_ended = False
+        threading.Thread(target=self._read, daemon=True, name="regrade-results").start()
+
+    def until(self, mark: bytes, deadline: float) -> bytes:
+        """All before the mark, which ends it. Raises SandboxError: it ends otherwise, or is too long."""
+        with self._changed:
+            while not self._data.endswith(mark):
+                is_late = not self._changed.wait(max(0.0, deadline - time.monotonic()))
+                if self._has_ended or len(self._data) > LARGEST_RESULTS or is_late:
+                    break
+            if not self._data.endswith(mark):
+                raise SandboxError(TOO_LONG if len(self._data) > LARGEST_RESULTS else "the results were not forwarded")
+            return bytes(self._data[: -len(mark)])
+
+    def _read(self) -> None:
+        block = b"\n"
+        while block:
+            try:
+                _, block = self._frames.next(time.monotonic() + CHECK_SECONDS)
+            except TimeoutError:
+                continue
+            except (OSError, ValueError):  # closed by another thread
+                block = b""
+            with self._changed:
+                if len(self._data) <= LARGEST_RESULTS:
+                    self._data += block
+                self._has_ended = not block
+                self._changed.notify_all()
 
 
 class _Output:

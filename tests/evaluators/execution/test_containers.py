@@ -18,6 +18,7 @@ from regrade.datasets.text_diffs import unified_diff_of
 from regrade.evaluators import Scorer
 from regrade.evaluators.sandboxes import KINDS
 from regrade.evaluators.sandboxes.docker import LABEL
+from regrade.evaluators.scoring import gatherer
 from regrade.rewards import assured, resolved
 from regrade.rewards.breakdown import Breakdown
 from tests.evaluators.local_image import ACTIVATE, archive
@@ -67,6 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorer(client: Any, folder: Path) -> Iterator[Scorer]:
+    assert client.ping()
     with Scorer(workers=1, cache=folder / "cache") as scorer:
         yield scorer
 
@@ -96,9 +98,9 @@ def values(breakdowns: list[Breakdown]) -> list[tuple[float | None, str]]:
 def test_pytest_runs_warm_in_the_environment_of_the_image(scorer: Scorer, make_task: Callable[..., Task]) -> None:
     task = make_task(*PYTEST_IDS)
     assert task.base.paths() == sorted(REPOSITORY)  # without the history
-    default, verified = resolved, resolved.only_if(assured("out-of-process"))
-    assert values(scorer.score([(task, FIX), (task, Patch(""))], default)) == [(1.0, "in-process"), (0.0, "in-process")]
-    assert values(scorer.score([(task, FIX)], verified)) == [(1.0, "out-of-process")]
+    fixed, nothing = scorer.score([(task, FIX), (task, Patch(""))], resolved.only_if(assured("out-of-process")))
+    assert (fixed.value, fixed.assurance) == (1.0, "out-of-process")
+    assert nothing.value == 0.0
 
 
 COLD = {
@@ -109,15 +111,12 @@ COLD = {
     },
     "pytest-log": {"command": "python -m pytest -rA {files}", "reader": "pytest-log"},
     "unittest": {"command": "python -m unittest tests.test_units", "reader": "unittest"},
-    "unittest-log": {"command": "python -m unittest -v tests.test_units", "reader": "unittest-log"},
 }
 UNITTEST_IDS = ("tests.test_units.TestCart.test_total", "Nothing costs nothing.")
-LOG_IDS = ("test_total (tests.test_units.TestCart.test_total)", "Nothing costs nothing.")
 
 
 def cold_task(make_task: Callable[..., Task], reader: str) -> Task:
-    ids = {"unittest": UNITTEST_IDS, "unittest-log": LOG_IDS}.get(reader, PYTEST_IDS)
-    return make_task(*ids, **COLD[reader])
+    return make_task(*(UNITTEST_IDS if reader == "unittest" else PYTEST_IDS), **COLD[reader])
 
 
 @pytest.mark.parametrize("reader", COLD)
@@ -132,8 +131,20 @@ CASES = "".join(f'<testcase file="tests/test_cart.py" name="{test.rpartition(":"
 SUITE = f'<testsuite tests="2">{CASES}</testsuite>'
 RECORDS = "\n".join(json.dumps(["test", test, "passed", 0.0, ""]) for test in PYTEST_IDS)
 PIPE = "/regrade-results/pipe"
-PRINTS = f"import os\nfor stream in (1, 2):\n    os.write(stream, {chr(10) + LINES + chr(10)!r}.encode())\n"
-PRINTS_ALL_AND_EXITS = f"{PRINTS}os.write(1, b'==== 2 passed in 0.01s ====\\n')\nos._exit(0)\n"
+LOG = f"\n{LINES}\n==== 2 passed in 0.01s ====\n"
+
+
+def prints(text: str) -> str:
+    """Code that prints to the stream of the command, past pytest's capture."""
+    return f"""import contextlib, os, stat
+for number in range(3, 64):
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
+            os.write(number, {text!r}.encode())
+            break
+"""
+
+
 DAEMON = """import os, time
 if os.fork() == 0:
     os.setsid()
@@ -155,18 +166,21 @@ def patch_of(prefix: str, code: str = BROKEN) -> Patch:
 
 def test_a_patch_cannot_write_its_verdict(scorer: Scorer, make_task: Callable[..., Task], client: Any) -> None:
     log, sealed, junit = (cold_task(make_task, reader) for reader in ("pytest-log", "pytest", "junit"))
+    hasty = replace(sealed, limits=replace(sealed.limits, wall_seconds=4.0))
     forged = DAEMON.format(act=f"os.write(1, {LINES + chr(10)!r}.encode())")
     jobs = [
-        (log, patch_of(PRINTS)),
+        (log, patch_of(prints(f"\n{LINES}\n"))),
+        (log, patch_of(prints(LOG))),
         (log, patch_of(forged)),
         (sealed, patch_of(writes(RECORDS + '\n["finished", 0]\n'))),
-        (sealed, patch_of(PRINTS_ALL_AND_EXITS)),
+        (sealed, patch_of(prints(LOG) + "os._exit(0)\n")),
+        (hasty, patch_of("while True:\n    pass\n")),
         (junit, patch_of(writes(SUITE))),
         (junit, patch_of(DAEMON.format(act=f"open({PIPE!r}, 'w').write({SUITE!r})"))),
     ]
     assert [each.value for each in scorer.score(jobs, resolved)] == [0.0] * len(jobs)
     # Printing everything and leaving is possible where outcomes are printed: the level says so, and a reward may refuse.
-    left = patch_of(PRINTS_ALL_AND_EXITS)
+    left = patch_of(prints(LOG) + "os._exit(0)\n")
     assert values(scorer.score([(log, left)], resolved)) == [(1.0, "unsealed")]
     assert values(scorer.score([(log, left), (sealed, FIX)], resolved.only_if(assured("in-process")))) == [
         (0.0, "unsealed"),
@@ -183,7 +197,10 @@ def test_a_process_left_behind_neither_delays_nor_spoils_a_right_fix(
     assert breakdown.value == 1.0
 
 
-def test_an_image_that_cannot_be_started_is_unscored(scorer: Scorer, make_task: Callable[..., Task]) -> None:
+def test_an_image_that_cannot_be_started_is_unscored(
+    scorer: Scorer, make_task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gatherer, "BACK_OFF", (0.0,))
     task = make_task(*PYTEST_IDS)
     missing = replace(task, suite=replace(task.suite, image=replace(task.suite.image, name="regrade-nowhere:1")))
     (breakdown,) = scorer.score([(missing, FIX)], resolved)
