@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import threading
 import time
@@ -20,8 +21,17 @@ TREE = "/repo"
 RESULTS_FOLDER = "/regrade-results"
 RESULTS = f"{RESULTS_FOLDER}/pipe"
 """A pipe in the container: what is written to it can't be changed afterwards."""
-FORWARDER = f"mkfifo -m 622 {RESULTS} && exec 3<>{RESULTS} && echo ready && exec cat <&3"
-"""The first process of a container. As such, no process of the container can kill it."""
+FORWARDER = f'mkfifo -m 622 {RESULTS} && exec 3<>{RESULTS} && {{ cat <&3 & }} && echo "ready $!" && read -r line'
+"""The first process of a container, which starts the one that forwards results. It exits, and with it all others, when
+its standard input is closed: when the process that started the container is gone, for any reason."""
+KILL_ALL = "kill -9 -1"
+"""All processes that the user may signal, but its own."""
+KILL_ALL_BUT = (
+    'for each in /proc/[0-9]*; do case ${{each#/proc/}} in 1|$$|{}) ;; *) kill -9 "${{each#/proc/}}";; esac; done'
+)
+"""For root, which may signal the forwarder too."""
+OWN_PROCESSES = 2
+"""Processes of a container beside those of the commands."""
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
 CHECK_SECONDS = 0.5
@@ -123,6 +133,7 @@ class ImageContainer:
         self._client = client
         first = new_candidate_users()[0]
         self._user = user or f"{first}:{first}"
+        self._forwarder = ""
         self._frames: Frames | None = None
         self._id = ""
         try:
@@ -154,6 +165,7 @@ class ImageContainer:
                 Bind(mount.target, str(mount.source.absolute()), type="bind", read_only=not mount.writable)
                 for mount in mounts
             ],
+            auto_remove=True,
             mem_limit=memory,
             memswap_limit=memory,
             tmpfs={
@@ -182,7 +194,7 @@ class ImageContainer:
         assert self._frames is not None
         printed = b""
         deadline = time.monotonic() + START_SECONDS
-        while not printed.endswith(b"ready\n"):
+        while not (ready := re.fullmatch(rb"ready (\d+)\n", printed)):
             try:
                 _, block = self._frames.next(deadline)
             except TimeoutError as error:
@@ -191,6 +203,7 @@ class ImageContainer:
                 reason = printed.decode("utf-8", "replace").strip()[:300] or "it exited at once"
                 raise SandboxError(f"the container did not start: {reason}")
             printed += block
+        self._forwarder = ready[1].decode()
 
     def execute(
         self,
@@ -236,10 +249,12 @@ class ImageContainer:
 
         for _ in range(KILL_ATTEMPTS):
             try:
-                if len(self._client.top(self._id)["Processes"]) <= 1:
+                if len(self._client.top(self._id)["Processes"]) <= OWN_PROCESSES:
                     return True
-                # As that user, so that no other process gets the signal; the first process of a container gets none.
-                killer = self._client.exec_create(self._id, ["sh", "-c", "kill -9 -1"], user=self._user)["Id"]
+                is_root = self._user.partition(":")[0] in ("root", "0")
+                kill = KILL_ALL_BUT.format(self._forwarder) if is_root else KILL_ALL
+                # As that user, so that no process of another one gets the signal.
+                killer = self._client.exec_create(self._id, ["sh", "-c", kill], user=self._user)["Id"]
                 self._client.exec_start(killer)
             except (docker.errors.DockerException, OSError) as error:
                 raise SandboxError(f"the container is gone: {_first_line(error)}") from error
