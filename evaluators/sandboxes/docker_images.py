@@ -240,8 +240,8 @@ class ImageContainer:
             raise SandboxError(f"the command could not be run in the container: {_first_line(error)}") from error
         if status is None:
             raise SandboxError("the container is gone")
-        texts = (data.decode("utf-8", "replace") for data in (printed.whole, printed.answer))
-        return Execution(status, stopped, *texts, time.monotonic() - started)
+        output, answer = (data.decode("utf-8", "replace") for data in (printed.whole, printed.answer))
+        return Execution(status, stopped, output, answer, time.monotonic() - started)
 
     def kill_processes(self) -> bool:
         """Kill every process of the user. False: new ones appear all the time."""

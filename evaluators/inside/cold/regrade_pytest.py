@@ -8,7 +8,7 @@ from regrade_records import Channel  # type: ignore[import-not-found]
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
 LONGEST_MESSAGE = 500
 _channel = Channel()
-_statuses = {}  # type: Dict[str, str]
+_statuses: Any = {}
 
 
 def pytest_collectreport(report: Any) -> None:

@@ -14,8 +14,8 @@ RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
 
 class _Recorder:
     def __init__(self) -> None:
-        self.channel = None  # type: Any
-        self.statuses = {}  # type: Dict[str, str]
+        self.channel: Any = None
+        self.statuses: Any = {}
 
     def claim(self) -> None:
         if self.channel is None:
