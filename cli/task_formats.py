@@ -103,7 +103,7 @@ def import_tasks(
     findings = Findings()
     with activities() as report:
         report("reading the tasks", 0, 0)
-        tasks = _chosen(load_tasks(source, clones=repositories, findings=findings), instance, source)
+        tasks = _chosen(load_tasks(source, repositories=repositories, findings=findings), instance, source)
     tasks = [_with_settings(task, python, time_limit) for task in tasks]
     for line in findings.lines()[:MOST_LINES]:
         typer.echo(f"note: {one_line(line)}", err=True)

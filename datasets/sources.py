@@ -47,7 +47,7 @@ def load_tasks(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     *,
-    clones: Path | None = None,
+    repositories: Path | None = None,
     findings: Findings | None = None,
 ) -> list[Task]:
     """Tasks, always in the same order.
@@ -60,7 +60,7 @@ def load_tasks(
         split: one of `SPLITS`, for recipes, or of the names in the task file; None for all tasks.
         cache: the folder of fetched packages; None for the default.
         progress: called with (packages fetched, packages needed).
-        clones: of the repositories that instances name: a folder, or a JSON file `{"owner/name": URL}`; None: the
+        repositories: clones of what instances name: a folder, or a JSON file `{"owner/name": URL}`; None: the
             folder `repositories` beside the file.
         findings: receives what is odd in the lists of tests of instances, which is then left out; None: an error.
 
@@ -69,7 +69,7 @@ def load_tasks(
     """
     path, files = _files(source)
     if not files:
-        return read_task_file(path, cache, split, clones=clones, findings=findings)
+        return read_task_file(path, cache, split, repositories=repositories, findings=findings)
     check_split(split)
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
     roots = fetch_all([recipes.package for recipes in selected], cache, progress)

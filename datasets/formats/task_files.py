@@ -130,20 +130,20 @@ def read_task_file(
     cache: Path | None = None,
     split: str | None = None,
     *,
-    clones: Path | None = None,
+    repositories: Path | None = None,
     findings: Findings | None = None,
 ) -> list[Task]:
     """The tasks of a file, of a folder of Harbor tasks, or of one of their splits, in order.
 
     Args:
-        clones: of the repositories, for rows that name a commit: see `Clones`; None: the folder `repositories` beside
+        repositories: clones, for rows that name a commit: see `Clones`; None: the folder `repositories` beside
             the file.
         findings: receives what is odd in the lists of tests of such rows, which is then left out; None: it is an error.
 
     Raises:
         UserError: the file is unreadable or wrong, or has no such split; with the line, the key and the remedy.
     """
-    reader = _TaskReader(path, cache, clones)
+    reader = _TaskReader(path, cache, repositories)
     tasks = [reader.task(each) for each in _chosen(path, split, findings)]
     _check_ids([task.id for task in tasks], path)
     return tasks
@@ -246,8 +246,8 @@ class _TaskReader:
         self._cache = cache
         self._suites = _Suites(self._folder)
         advice = (
-            f"clone it into {self._folder / CLONES / 'OWNER__NAME'}, or name your clones to `regrade tasks import` (in "
-            "Python: `clones=FOLDER`)"
+            f"clone it into {self._folder / CLONES / 'OWNER__NAME'}, or name the folder of your clones with "
+            "`repositories=FOLDER` (of `regrade tasks import`)"
         )
         self._clones = Clones(clones or self._folder / CLONES, cache, "" if clones else advice)
 

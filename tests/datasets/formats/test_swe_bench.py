@@ -95,7 +95,7 @@ def read(tmp_path: Path, clones: tuple[Path, str, str]) -> Read:
     def function(*rows: Any, findings: Findings | None = None, suffix: str = ".jsonl") -> list[Task]:
         path = tmp_path / f"rows{suffix}"
         path.write_text("".join(f"{json.dumps(each)}\n" for each in rows) if suffix == ".jsonl" else json.dumps(rows))
-        return read_task_file(path, tmp_path / "cache", clones=clones[0], findings=findings)
+        return read_task_file(path, tmp_path / "cache", repositories=clones[0], findings=findings)
 
     return function
 
@@ -168,7 +168,7 @@ def test_an_r2e_row_takes_its_tests_from_the_logs_before_and_after_the_commit(
     (tmp_path / "map.json").write_text(json.dumps({"shop": str(clones[0] / "acme__shop")}))
     path = tmp_path / "r2e.json"
     path.write_text(json.dumps([value]))
-    (task,) = read_task_file(path, tmp_path / "cache", clones=tmp_path / "map.json")
+    (task,) = read_task_file(path, tmp_path / "cache", repositories=tmp_path / "map.json")
     assert (task.source, task.instruction) == ("r2e", "total() is wrong")
     assert task.fail_to_pass == ("r2e_tests/test_1.py::test_total",)
     assert task.pass_to_pass == ("r2e_tests/test_1.py::test_count",)
