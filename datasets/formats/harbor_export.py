@@ -41,8 +41,9 @@ from regrade.datasets.formats.harbor import (
     is_harbor,
 )
 from regrade.datasets.formats.portable_tasks import portable
-from regrade.datasets.formats.task_sets import SetTask, described, measured_suite_of, replaced_folder
+from regrade.datasets.formats.task_sets import SetTask, described, measured_suite_of
 from regrade.datasets.globs import regex_of
+from regrade.datasets.output_folders import completed_folder
 from regrade.datasets.tasks import Task, Tree
 
 SCHEMA, ORGANISATION = "1.4", "regrade"
@@ -67,7 +68,7 @@ def write_harbor(folder: Path, tasks: Sequence[Task]) -> list[Path]:
     """
     _check_writable(folder)
     made_tasks = portable(tasks, "Harbor tasks")
-    with replaced_folder(folder) as made:
+    with completed_folder(folder) as made:
         for task in made_tasks:
             _write_task(made / task.id, task)
     return [folder / task.id for task in made_tasks]

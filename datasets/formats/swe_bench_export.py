@@ -33,12 +33,11 @@ from regrade.datasets.formats.swe_bench import OWN
 from regrade.datasets.formats.task_sets import (
     SetTask,
     SuiteFiles,
-    check_writable,
     described,
     patch_to,
     plain_name,
-    replaced_folder,
 )
+from regrade.datasets.output_folders import check_parts, completed_folder
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 
@@ -75,9 +74,9 @@ def write_swe_bench(folder: Path, tasks: Sequence[Task], form: FileType = "jsonl
         UserError: the folder holds other things, a task cannot be written in this format, or a package is missing.
         OSError: the disk is full, for example; what was there before is then unchanged.
     """
-    check_writable(folder, PARTS, "folder of instances")
+    check_parts(folder, PARTS, "folder of instances")
     writer = _InstanceWriter(portable(tasks, "SWE-bench instances"))
-    with replaced_folder(folder) as made:
+    with completed_folder(folder) as made:
         rows = writer.rows(made)
         _write_rows(made / f"{INSTANCES}.{form}", rows, form)
         (made / "README.md").write_text(_readme(rows, form), "utf-8")

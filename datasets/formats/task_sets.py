@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.errors import UserError
 from regrade.datasets.formats.measured_suites import MeasuredSuite
+from regrade.datasets.output_folders import check_parts, completed_folder
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 
@@ -46,35 +45,9 @@ class SetTask:
     """Further keys of `origin`: the commit, the distance, the number of tests that guard the target."""
 
 
-def check_writable(folder: Path, parts: Collection[str] = PARTS, kind: str = "task set") -> None:
-    """Raises UserError if the folder holds other things than a task set, or other `parts` of a folder of this kind."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: pass a new folder with `out=FOLDER`")
-    if folder.is_dir() and any(path.name not in parts for path in folder.iterdir()):
-        other = next(path.name for path in sorted(folder.iterdir()) if path.name not in parts)
-        raise UserError(
-            f"{folder} contains {other!r}, which is no part of a {kind}: pass a new folder with `out=FOLDER`"
-        )
-
-
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` once the block succeeds; else nothing has changed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
-    if old.is_dir() and not folder.exists():
-        old.rename(folder)  # a run was killed between the two renames below
-    for left in (made, old):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        made.mkdir()
-        yield made
-        if folder.is_dir():
-            folder.rename(old)
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+def check_writable(folder: Path) -> None:
+    """Raises UserError if the folder holds other things than a task set."""
+    check_parts(folder, PARTS, "task set")
 
 
 def write_task_set(folder: Path, tasks: Sequence[SetTask], card: str, yields: Sequence[Mapping[str, Any]]) -> None:
@@ -85,7 +58,7 @@ def write_task_set(folder: Path, tasks: Sequence[SetTask], card: str, yields: Se
         OSError: the disk is full, for example; the earlier set is then unchanged.
     """
     check_writable(folder)
-    with replaced_folder(folder) as made:
+    with completed_folder(folder) as made:
         writer = _Writer(made)
         lines = [json.dumps(writer.entry(one), ensure_ascii=True) for one in tasks]
         (made / TASKS).write_text("".join(f"{line}\n" for line in lines), "utf-8")
