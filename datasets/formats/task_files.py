@@ -27,7 +27,9 @@ Keys of a task:
                    many tasks share: how to run the tests, requirements, limits, and the tests that must still pass
     split          name of the task's split
     wrong_fix      unified diff, a patch that passes the shown tests and breaks others
-    origin         {"source", "kind", ...}: how the task was made
+    origin         {"source", "kind", "repository", ...}: how the task was made
+
+Rows of SWE-bench, SWE-smith and R2E are read too (`swe_bench.py`), and folders of Harbor tasks (`harbor.py`).
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -46,9 +49,15 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.catalogue import CatalogueEntry, entry_of
 from regrade.datasets.container_images import PYTEST, READERS, ContainerImage, repository_in
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.checkouts import Clones
+from regrade.datasets.formats.harbor import harbor_entries
 from regrade.datasets.formats.measured_suites import MeasuredSuite, read_measured_suite
+from regrade.datasets.formats.swe_bench import RowTask, is_row, task_of_row
+from regrade.datasets.formats.task_rows import task_rows
+from regrade.datasets.formats.task_sets import patch_from
+from regrade.datasets.graded.records import Findings
 from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
-from regrade.datasets.json_text import parse_json, read_text, shown
+from regrade.datasets.json_text import shown
 from regrade.datasets.mutation.packages import Package, fetch, package
 from regrade.datasets.node_ids import file_of, test_files_of
 from regrade.datasets.own_environment import own_interpreter
@@ -124,14 +133,41 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     origin: _OriginEntry = _OriginEntry()
 
 
-def read_task_file(path: Path, cache: Path | None = None, split: str | None = None) -> list[Task]:
-    """The tasks of a file, or of one of its splits, in its order.
+@dataclass(frozen=True)
+class _Listed:
+    """A task of a file."""
+
+    entry: _TaskEntry
+    where: str
+    """The file and the place in it."""
+    row: RowTask | None = None
+    """Where the base comes from, if the file names a commit."""
+
+
+CLONES = "repositories"
+"""The folder of clones, beside a file of rows that name a commit."""
+
+
+def read_task_file(
+    path: Path,
+    cache: Path | None = None,
+    split: str | None = None,
+    *,
+    repositories: Path | None = None,
+    findings: Findings | None = None,
+) -> list[Task]:
+    """The tasks of a file, of a folder of Harbor tasks, or of one of their splits, in order.
+
+    Args:
+        repositories: clones, for rows that name a commit: see `Clones`; None: the folder `repositories` beside
+            the file.
+        findings: receives what is odd in the lists of tests of such rows, which is then left out; None: it is an error.
 
     Raises:
         UserError: the file is unreadable or wrong, or has no such split; with the line, the key and the remedy.
     """
-    suites = _Suites(path.parent)
-    tasks = [_task(entry, where, path.parent, cache, suites) for entry, where in _chosen(path, split)]
+    reader = _TaskReader(path, cache, repositories)
+    tasks = [reader.task(each) for each in _chosen(path, split, findings)]
     _check_ids([task.id for task in tasks], path)
     return tasks
 
@@ -139,23 +175,23 @@ def read_task_file(path: Path, cache: Path | None = None, split: str | None = No
 def read_wrong_fixes(path: Path, split: str | None = None) -> dict[str, Patch]:
     """Id -> wrong fix, of the tasks that have one. Raises UserError as `read_task_file`."""
     found = {}
-    for entry, where in _chosen(path, split):
-        if (patch := _patch(entry.wrong_fix, "wrong_fix", where)) is not None:
-            found[entry.id] = patch
+    for each in _chosen(path, split):
+        if (patch := _patch(each.entry.wrong_fix, "wrong_fix", each.where)) is not None:
+            found[each.entry.id] = patch
     return found
 
 
-def _chosen(path: Path, split: str | None) -> list[tuple[_TaskEntry, str]]:
-    """The entries of a split. Raises UserError if the file has no such split."""
-    entries = list(_entries(path))
+def _chosen(path: Path, split: str | None, findings: Findings | None = None) -> list[_Listed]:
+    """The tasks of a split. Raises UserError if the file has no such split."""
+    tasks = list(_listed(path, findings))
     if split is None:
-        return entries
-    names = sorted({entry.split for entry, _ in entries} - {""})
+        return tasks
+    names = sorted({each.entry.split for each in tasks} - {""})
     if not names:
         raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
     if split not in names:
         raise UserError(f"{path} has no task in the split {split!r}: choose from {', '.join(names)}")
-    return [(entry, where) for entry, where in entries if entry.split == split]
+    return [each for each in tasks if each.entry.split == split]
 
 
 class _Suites:
@@ -179,9 +215,9 @@ class _Suites:
 
 
 def list_task_file(path: Path, split: str | None = None) -> list[CatalogueEntry]:
-    """The tasks of a file, in its order; pinned packages are not fetched. Raises UserError as `read_task_file`."""
-    suites = _Suites(path.parent)
-    listed = [_listed(entry, where, path.parent, suites) for entry, where in _chosen(path, split)]
+    """The tasks of a file, in its order; neither packages nor clones are read. Raises UserError as `read_task_file`."""
+    reader = _TaskReader(path, None, None)
+    listed = [_catalogued(each, reader) for each in _chosen(path, split)]
     _check_ids([task.id for task in listed], path)
     return listed
 
@@ -194,15 +230,21 @@ def _check_ids(ids: Sequence[str], path: Path) -> None:
         raise UserError(f"{path}: the id {twice!r} occurs twice; ids must be unique")
 
 
-def _listed(entry: _TaskEntry, where: str, folder: Path, suites: _Suites) -> CatalogueEntry:
-    if entry.image is not UNSET and entry.repository is UNSET and entry.package is UNSET:
-        return _listed_of_image(entry, entry.image)
-    if entry.package is UNSET or entry.repository is not UNSET:
-        return entry_of(_task(entry, where, folder, None, suites))
+def _catalogued(each: _Listed, reader: _TaskReader) -> CatalogueEntry:
+    """An entry of the list; an image that holds the files of a task is not opened."""
+    entry = each.entry
+    is_in_image = entry.image is not UNSET and entry.repository is UNSET and entry.package is UNSET
+    if each.row is None and not is_in_image and (entry.package is UNSET or entry.repository is not UNSET):
+        return entry_of(reader.task(each))
+    origin = entry.origin
+    if entry.image is not UNSET and is_in_image:
+        repository = entry.image.name
+    else:
+        repository = package(entry.package).name if entry.package is not UNSET else str(origin.repository)
     return CatalogueEntry(
         id=entry.id,
-        repository=package(entry.package).name,
-        source=Task.source,
+        repository=repository,
+        source=origin.source,
         file=None if entry.target is UNSET else entry.target.file,
         function=None if entry.target is UNSET else entry.target.function,
         fail_to_pass=len(entry.fail_to_pass),
@@ -210,41 +252,50 @@ def _listed(entry: _TaskEntry, where: str, folder: Path, suites: _Suites) -> Cat
     )
 
 
-def _listed_of_image(entry: _TaskEntry, image: _ImageEntry) -> CatalogueEntry:
-    """A task whose files are in an image, which is not opened."""
-    return CatalogueEntry(
-        id=entry.id,
-        repository=image.name,
-        source=Task.source,
-        file=None if entry.target is UNSET else entry.target.file,
-        function=None if entry.target is UNSET else entry.target.function,
-        fail_to_pass=len(entry.fail_to_pass),
-        pass_to_pass=0 if entry.pass_to_pass is UNSET else len(entry.pass_to_pass),
-    )
-
-
-def _entries(path: Path) -> Iterator[tuple[_TaskEntry, str]]:
-    """(entry of a task, file and line in JSON Lines, else file and number in the list)."""
-    text = read_text(path)
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield _entry(parse_json(line, str(path), number), path, number, f"{path}:{number}")
+def _listed(path: Path, findings: Findings | None) -> Iterator[_Listed]:
+    if path.is_dir():
+        for value, where in harbor_entries(path):
+            yield _Listed(converted(value, _TaskEntry, where), where)
         return
-    value = parse_json(text, str(path))
-    for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
-        yield _entry(item, path, number, f"{path}, task {number}")
+    for value, number, where in task_rows(path):
+        if not is_row(value):
+            with_id = {"id": f"{path.name}:{number}", **value} if isinstance(value, dict) else value
+            yield _Listed(converted(with_id, _TaskEntry, where), where)
+        elif (row := task_of_row(value, where, findings)) is not None:
+            named = f"{where} ({row.entry['id']})"
+            yield _Listed(converted(row.entry, _TaskEntry, named), named, row)
 
 
-def _entry(value: object, path: Path, number: int, where: str) -> tuple[_TaskEntry, str]:
-    with_id = {"id": f"{path.name}:{number}", **value} if isinstance(value, dict) else value
-    return converted(with_id, _TaskEntry, where), where
+class _TaskReader:
+    """Makes the tasks of one file."""
+
+    def __init__(self, path: Path, cache: Path | None, clones: Path | None) -> None:
+        self._folder = path if path.is_dir() else path.parent
+        self._cache = cache
+        self._suites = _Suites(self._folder)
+        advice = (
+            f"clone it into {self._folder / CLONES / 'OWNER__NAME'}, or name the folder of your clones with "
+            "`repositories=FOLDER` (of `regrade tasks import`)"
+        )
+        self._clones = Clones(clones or self._folder / CLONES, cache, "" if clones else advice)
+
+    def task(self, each: _Listed) -> Task:
+        """Raises UserError: see `read_task_file`."""
+        if each.row is None:
+            pinned, root = _repository(each.entry, each.where, self._folder, self._cache)
+            return self._task(each, pinned, root)
+        task = self._task(each, None, self._clones.export(each.row.checkout, each.where))
+        return replace(task, reference=patch_from(task)) if each.row.plants_bug else task
+
+    def _task(self, each: _Listed, pinned: Package | None, root: Path) -> Task:
+        if each.entry.suite is not UNSET:
+            return _of_suite(each.entry, each.where, root, self._suites)
+        return _of_entry(each.entry, each.where, pinned, self._suites.tree(root))
 
 
-def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None, suites: _Suites) -> Task:
-    pinned, root = _repository(entry, where, folder, cache)
-    if entry.suite is not UNSET:
-        return _of_suite(entry, where, root, suites)
+def _of_entry(entry: _TaskEntry, where: str, pinned: Package | None, pristine: Tree) -> Task:
+    """A task that says itself how its tests run."""
+    root = pristine.root
     _named_tests(entry, where)
     pass_to_pass = () if entry.pass_to_pass is UNSET else entry.pass_to_pass
     if both := set(entry.fail_to_pass) & set(pass_to_pass):
@@ -259,12 +310,14 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None, suite
                 f"{where}: 'requirements' contains the pip option {shown(requirement)}: set pinned packages only, such "
                 "as 'pytest==9.2.0'"
             )
-    base = _base(entry, where, Tree(root))
+    base = _base(entry, where, pristine)
     suite: Package | TestSuite = pinned or TestSuite()
     image = _image(entry, where)
     return Task(
         id=entry.id,
         repository=_repository_name(entry, pinned, root),
+        source=entry.origin.source,
+        kind=entry.origin.kind,
         base=base,
         instruction=entry.instruction,
         fail_to_pass=entry.fail_to_pass,
