@@ -113,6 +113,8 @@ class _Writer:
             value["target"] = dict(vars(task.target))
         if task.shown.tests is not None:
             value["shown"] = {"tests": list(task.shown.tests)}
+        if task.assurance:
+            value["assurance"] = task.assurance
         if one.wrong_fix is not None:
             value["wrong_fix"] = one.wrong_fix.text
         if one.split:
