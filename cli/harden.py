@@ -203,9 +203,8 @@ def _print(cards: Sequence[TaskCard]) -> None:
     for column in ("attack", "patches", "paid before", "paid after"):
         table.add_column(column, justify="left" if column == "attack" else "right")
     for kind, found in shares_by_kind(cards).items():
-        table.add_row(
-            kind, str(found.patches), *(_percent(count, found.patches) for count in (found.before, found.after))
-        )
+        paid = (_percent(count, found.patches) for count in (found.before, found.after))
+        table.add_row(kind, str(found.patches), *paid)
     stdout().print(table)
     typer.echo(
         f"{counted(tasks.patches, 'task')}: {tasks.before} {plural(tasks.before, 'is', 'are')} hackable before, "

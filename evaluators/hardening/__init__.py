@@ -1,1 +1,1 @@
-"""Hardening: an adversary tries to be paid for patches that fix nothing; hidden tests and levels refuse what got through."""
+"""Hardening: an adversary is paid for patches that fix nothing, until hidden tests or a level refuse them."""

@@ -92,7 +92,7 @@ def generate_tests(
 
     None: none of the inputs and answers can be written as literals.
     """
-    sources = []
+    sources: list[str] = []
     for index in indices:
         source = _source(behaviour.inputs[index], behaviour.expected[index], len(sources) + 1)
         if source is not None:

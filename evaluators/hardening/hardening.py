@@ -15,6 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
@@ -27,6 +28,7 @@ from regrade.evaluators.hardening.reference_behaviour import (
     differences,
     measure_reference,
 )
+from regrade.evaluators.hardening.screening import passing_fail_to_pass, pays_only_whole_fixes
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.verification.counterfactuals import PatchedTree
@@ -111,8 +113,15 @@ def harden(
 def _key(task: Task, reward: AttackedReward, settings: HardeningSettings, given: Sequence[Patch]) -> str:
     reference = "" if task.reference is None else task.reference.digest
     of_reward = [reward.plain.name, str(reward.level), reward.source]
-    parts = [task.digest, reference, of_reward, asdict(settings), [patch.digest for patch in given], code_version()]
+    patches = [patch.digest for patch in given]
+    parts = [task.digest, reference, of_reward, asdict(settings), patches, code_version(), _own_code()]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@functools.cache
+def _own_code() -> str:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _card(
@@ -169,7 +178,7 @@ class _Siege:
         )
         rewrites = honest_patches(self.task, self.settings.honest, self.settings.seed)
         patches = [attack.patch for attack in tried] + rewrites
-        values = dict(zip(patches, self._values(self.task, patches), strict=True))
+        values = self._screened_values(patches, scale)
         paid = [patch for patch in patches if scale.is_paid(values[patch])]
         differing = self._differences(paid, behaviour)
         honest = [patch for patch in rewrites if patch in differing and not differing[patch]]
@@ -200,6 +209,16 @@ class _Siege:
     def _values(self, task: Task, patches: Sequence[Patch]) -> list[float | None]:
         reward = self.reward.of(task)
         return [reward.evaluate(evidence).value for evidence in self._gathered(task, patches, reward.needs)]
+
+    def _screened_values(self, patches: Sequence[Patch], scale: _Scale) -> dict[Patch, float | None]:
+        """Patch -> its reward; where the reward pays only whole fixes, that of the empty patch if it makes none."""
+        reward = self.reward.of(self.task)
+        (of_reference,) = self._gathered(self.task, [self.reference], reward.needs)
+        chosen = list(dict.fromkeys(patches))
+        if pays_only_whole_fixes(reward, of_reference, scale.is_paid):
+            chosen = passing_fail_to_pass(self.scorer, self.task, chosen)
+        values: dict[Patch, float | None] = dict.fromkeys(patches, scale.nothing)
+        return values | dict(zip(chosen, self._values(self.task, chosen), strict=True))
 
     def _differences(
         self, patches: Sequence[Patch], behaviour: ReferenceBehaviour | None
