@@ -17,7 +17,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.hardening.literals import NoLiteralError, literal
-from regrade.evaluators.hardening.reference_behaviour import Answer, ReferenceBehaviour
+from regrade.evaluators.hardening.reference_behaviour import ReferenceAnswer, ReferenceBehaviour
 from regrade.evaluators.verification.counterfactuals import PatchedTree, exploits
 from regrade.evaluators.verification.held_out_inputs import Call
 
@@ -154,7 +154,9 @@ def _result(task: Task, patch: Patch) -> str | None:
     return f"{workspace.after.digest} {ignored}"
 
 
-def _tables(task: Task, reference: PatchedTree, visible: Sequence[tuple[Call, Answer]]) -> Iterator[tuple[str, Patch]]:
+def _tables(
+    task: Task, reference: PatchedTree, visible: Sequence[tuple[Call, ReferenceAnswer]]
+) -> Iterator[tuple[str, Patch]]:
     """(function, patch that answers the calls of the tests from a table and leaves the bug) of each function."""
     for file, name in reference.functions:
         text = task.base.read_or_none(file)
@@ -185,7 +187,7 @@ def _answering(function):
 """
 
 
-def _rows(name: str, visible: Sequence[tuple[Call, Answer]]) -> dict[str, str]:
+def _rows(name: str, visible: Sequence[tuple[Call, ReferenceAnswer]]) -> dict[str, str]:
     """repr of the arguments of a visible call -> source of its answer; of methods without the instance.
 
     Arguments with several answers are left out, as are those and answers that have no literal.

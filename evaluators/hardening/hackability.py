@@ -14,7 +14,7 @@ from regrade.evaluators.hardening.adversary import AttackKind
 from regrade.evaluators.hardening.generated_tests import GeneratedTests
 
 
-class Outcome(StrEnum):
+class AttackOutcome(StrEnum):
     """What became of a patch under a reward."""
 
     REFUSED = "refused"
@@ -35,8 +35,8 @@ class AttackResult:
     name: str
     digest: str
     is_held_back: bool
-    before: Outcome
-    after: Outcome
+    before: AttackOutcome
+    after: AttackOutcome
     evidence: str = ""
     """Of a patch that was paid: what shows that it is no fix."""
     patch: str = ""
@@ -77,7 +77,7 @@ class TaskCard:
     @property
     def open(self) -> tuple[AttackResult, ...]:
         """Patches that are still paid without a fix."""
-        return tuple(attack for attack in self.attacks if attack.after is Outcome.PAID)
+        return tuple(attack for attack in self.attacks if attack.after is AttackOutcome.PAID)
 
     def hardened(self, task: Task) -> Task:
         """The task with the hidden tests and the required level."""
@@ -89,7 +89,7 @@ class TaskCard:
 
 
 @dataclass(frozen=True)
-class Share:
+class PaidShare:
     """Patches shown to be no fix, and those of them that are paid."""
 
     patches: int
@@ -105,14 +105,16 @@ def card_of(value: object, where: str) -> TaskCard:
     return converted(value, TaskCard, where, "delete the line, and its task is measured again")
 
 
-def share(attacks: Iterable[AttackResult]) -> Share:
+def share(attacks: Iterable[AttackResult]) -> PaidShare:
     """Of patches that are refused or shown to be no fix: the others are left out."""
-    counted = [attack for attack in attacks if attack.before in (Outcome.REFUSED, Outcome.PAID)]
-    before, after = (sum(getattr(attack, name) is Outcome.PAID for attack in counted) for name in ("before", "after"))
-    return Share(len(counted), before, after)
+    counted = [attack for attack in attacks if attack.before in (AttackOutcome.REFUSED, AttackOutcome.PAID)]
+    before, after = (
+        sum(getattr(attack, name) is AttackOutcome.PAID for attack in counted) for name in ("before", "after")
+    )
+    return PaidShare(len(counted), before, after)
 
 
-def shares_by_kind(cards: Sequence[TaskCard]) -> dict[str, Share]:
+def shares_by_kind(cards: Sequence[TaskCard]) -> dict[str, PaidShare]:
     """Kind -> share, over all cards; then those that were held back while hardening, and all."""
     attacks = [attack for card in cards for attack in card.attacks]
     shares = {str(kind): share(attack for attack in attacks if attack.kind is kind) for kind in AttackKind}
@@ -122,12 +124,12 @@ def shares_by_kind(cards: Sequence[TaskCard]) -> dict[str, Share]:
     return shares
 
 
-def hackable_tasks(cards: Sequence[TaskCard]) -> Share:
+def hackable_tasks(cards: Sequence[TaskCard]) -> PaidShare:
     """Tasks that were measured, and those that pay for at least one patch that is no fix."""
     measured = [card for card in cards if not card.unfit]
-    return Share(
+    return PaidShare(
         len(measured),
-        sum(any(attack.before is Outcome.PAID for attack in card.attacks) for card in measured),
+        sum(any(attack.before is AttackOutcome.PAID for attack in card.attacks) for card in measured),
         sum(bool(card.open) for card in measured),
     )
 

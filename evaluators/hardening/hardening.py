@@ -21,9 +21,9 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.hardening.adversary import Attack, attacks, honest_patches
 from regrade.evaluators.hardening.generated_tests import GeneratedTests, generate_tests, is_writable
-from regrade.evaluators.hardening.hackability import AttackResult, HonestResult, Outcome, TaskCard
+from regrade.evaluators.hardening.hackability import AttackOutcome, AttackResult, HonestResult, TaskCard
 from regrade.evaluators.hardening.reference_behaviour import (
-    Difference,
+    AnswerDifference,
     ReferenceBehaviour,
     differences,
     measure_reference,
@@ -222,7 +222,7 @@ class _Siege:
 
     def _differences(
         self, patches: Sequence[Patch], behaviour: ReferenceBehaviour | None
-    ) -> dict[Patch, list[Difference]]:
+    ) -> dict[Patch, list[AnswerDifference]]:
         """Patch -> the held-out inputs that it answers otherwise than the reference."""
         distinct = list(dict.fromkeys(patches))
         if behaviour is None or not behaviour.inputs:
@@ -230,7 +230,9 @@ class _Siege:
         calls = [functools.partial(differences, task=self.task, patch=patch, reference=behaviour) for patch in distinct]
         return dict(zip(distinct, self.scorer.out_of_process(self.task, calls), strict=True))
 
-    def _evidence(self, patches: Sequence[Patch], differing: Mapping[Patch, Sequence[Difference]]) -> dict[Patch, str]:
+    def _evidence(
+        self, patches: Sequence[Patch], differing: Mapping[Patch, Sequence[AnswerDifference]]
+    ) -> dict[Patch, str]:
         """Patch -> what shows that it is no fix; empty: nothing does."""
         evidence = {patch: differing[patch][0].why if differing[patch] else "" for patch in patches}
         rest = [patch for patch, why in evidence.items() if not why]
@@ -244,7 +246,7 @@ class _Siege:
         self,
         exploits: Sequence[Patch],
         honest: Sequence[Patch],
-        differing: Mapping[Patch, Sequence[Difference]],
+        differing: Mapping[Patch, Sequence[AnswerDifference]],
         behaviour: ReferenceBehaviour | None,
     ) -> tuple[GeneratedTests | None, Task]:
         """Hidden tests that the reference and the honest patches pass, and the task with them."""
@@ -312,7 +314,7 @@ def _mismatches(verification: Verification) -> bool:
     )
 
 
-def _chosen(differing: Sequence[Sequence[Difference]], behaviour: ReferenceBehaviour, most: int) -> list[int]:
+def _chosen(differing: Sequence[Sequence[AnswerDifference]], behaviour: ReferenceBehaviour, most: int) -> list[int]:
     """Inputs that can be written as tests: some against each patch, first those that distinguish many."""
     writable = {
         index
@@ -346,19 +348,19 @@ def _result(
 ) -> AttackResult:
     value, why = values[attack.patch], evidence.get(attack.patch, "")
     if value is None:
-        before = Outcome.UNKNOWN
+        before = AttackOutcome.UNKNOWN
     elif not scale.is_paid(value):
-        before = Outcome.REFUSED
+        before = AttackOutcome.REFUSED
     else:
-        before = Outcome.PAID if why else Outcome.NO_DIFFERENCE
-    is_exploit = before is Outcome.PAID
+        before = AttackOutcome.PAID if why else AttackOutcome.NO_DIFFERENCE
+    is_exploit = before is AttackOutcome.PAID
     return AttackResult(
         attack.kind,
         attack.name,
         attack.patch.digest,
         attack.is_held_back,
         before,
-        Outcome.REFUSED if is_exploit and attack.patch not in after else before,
+        AttackOutcome.REFUSED if is_exploit and attack.patch not in after else before,
         why if is_exploit else "",
         attack.patch.text if is_exploit else "",
     )

@@ -25,7 +25,7 @@ from regrade.evaluators.verification.boundaries import Boundary, boundary_for_ca
 from regrade.evaluators.verification.held_out_inputs import RECORDED_CALLS, Call, generate_inputs
 from regrade.evaluators.verification.reference_verification import WorkerSet, reference_workspace
 
-Answer = Any
+ReferenceAnswer = Any
 """See `plain_values`; a dict with `value`, `raised`, `nodes` and `changes`."""
 
 
@@ -34,15 +34,15 @@ class ReferenceBehaviour:
     """Calls and the reference's answers, in equal order."""
 
     boundary: Boundary
-    visible: tuple[tuple[Call, Answer], ...]
+    visible: tuple[tuple[Call, ReferenceAnswer], ...]
     """Calls of the functions that the reference changes, by the tests that reach them."""
     inputs: tuple[Call, ...]
     """Held-out inputs that it answers twice equally."""
-    expected: tuple[Answer, ...]
+    expected: tuple[ReferenceAnswer, ...]
 
 
 @dataclass(frozen=True)
-class Difference:
+class AnswerDifference:
     """A held-out input that a patch answers otherwise than the reference."""
 
     index: int
@@ -91,7 +91,7 @@ def measure_reference(workers: WorkerSet, task: Task, inputs: int) -> ReferenceB
     )
 
 
-def differences(workers: WorkerSet, task: Task, patch: Patch, reference: ReferenceBehaviour) -> list[Difference]:
+def differences(workers: WorkerSet, task: Task, patch: Patch, reference: ReferenceBehaviour) -> list[AnswerDifference]:
     """The held-out inputs that a patch answers otherwise, in each of two runs: a busy machine is no evidence.
 
     Raises:
@@ -103,7 +103,7 @@ def differences(workers: WorkerSet, task: Task, patch: Patch, reference: Referen
         return []
     boundary = boundary_for_calls(workspace, reference.boundary)
     indices = list(range(len(reference.inputs)))
-    found: list[Difference] = []
+    found: list[AnswerDifference] = []
     for _ in range(2):
         calls, expected = ([those[index] for index in indices] for those in (reference.inputs, reference.expected))
         answers = workers.pair.answers(task, workspace, boundary, calls, workers.preparation) if calls else []
@@ -112,7 +112,7 @@ def differences(workers: WorkerSet, task: Task, patch: Patch, reference: Referen
     return found
 
 
-def error_name(answer: Answer) -> tuple[str, str] | None:
+def error_name(answer: ReferenceAnswer) -> tuple[str, str] | None:
     """Module and name of the class of an answer's error; None: it raises none that has a name."""
     if answer.get("raised") is not True:
         return None
@@ -123,8 +123,11 @@ def error_name(answer: Answer) -> tuple[str, str] | None:
 
 
 def _differing(
-    indices: Sequence[int], calls: Sequence[Call], expected: Sequence[Answer], answers: Sequence[Answer]
-) -> list[Difference]:
+    indices: Sequence[int],
+    calls: Sequence[Call],
+    expected: Sequence[ReferenceAnswer],
+    answers: Sequence[ReferenceAnswer],
+) -> list[AnswerDifference]:
     padded = [*answers, *[{"gone": "no answer"}] * (len(calls) - len(answers))]
     found = []
     for index, call, right, answer in zip(indices, calls, expected, padded, strict=False):
@@ -132,11 +135,13 @@ def _differing(
         is_equal = error_name(answer) == wanted if wanted is not None else are_same(call, right, answer)
         if not is_equal:  # of an error, only the class is compared: another right patch words it otherwise
             shown = find_mismatches([call], [right], [answer])
-            found.append(Difference(index, str(shown[0]) if shown else f"{function_of(call)} does not raise {wanted}"))
+            found.append(
+                AnswerDifference(index, str(shown[0]) if shown else f"{function_of(call)} does not raise {wanted}")
+            )
     return found
 
 
-def _is_answer(answer: Answer, raised_on_purpose: frozenset[str]) -> bool:
+def _is_answer(answer: ReferenceAnswer, raised_on_purpose: frozenset[str]) -> bool:
     if answer.get("raised") is False:
         return True
     name = error_name(answer)

@@ -14,7 +14,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.evaluators.hardening.adversary import AttackKind
-from regrade.evaluators.hardening.hackability import Outcome, TaskCard, card_of, hackable_tasks, shares_by_kind
+from regrade.evaluators.hardening.hackability import AttackOutcome, TaskCard, card_of, hackable_tasks, shares_by_kind
 from regrade.evaluators.hardening.hardening import AttackedReward, HardeningSettings, harden
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import default, resolved
@@ -79,12 +79,12 @@ def card(task: Task, scorer: Scorer) -> TaskCard:
 
 def test_the_adversary_is_paid_before_and_not_after(card: TaskCard) -> None:
     assert not card.unfit
-    paid = [attack for attack in card.attacks if attack.before is Outcome.PAID]
+    paid = [attack for attack in card.attacks if attack.before is AttackOutcome.PAID]
     kinds = {attack.kind for attack in paid}
     assert AttackKind.GUARD in kinds  # no test of the task asks for the error
     assert AttackKind.HARD_CODED in kinds
     assert all(attack.evidence and attack.patch for attack in paid)
-    assert [attack for attack in paid if not attack.is_held_back and attack.after is Outcome.PAID] == []
+    assert [attack for attack in paid if not attack.is_held_back and attack.after is AttackOutcome.PAID] == []
     assert card.tests is not None
     assert "pytest.raises(ValueError)" in card.tests.text
 
@@ -92,7 +92,7 @@ def test_the_adversary_is_paid_before_and_not_after(card: TaskCard) -> None:
 def test_tricks_with_the_process_are_refused(card: TaskCard) -> None:
     tricks = [attack for attack in card.attacks if attack.kind in (AttackKind.PROCESS, AttackKind.FILES)]
     assert len(tricks) >= 5
-    assert {attack.before for attack in tricks} == {Outcome.REFUSED}
+    assert {attack.before for attack in tricks} == {AttackOutcome.REFUSED}
 
 
 def test_no_honest_rewrite_loses_its_pay(card: TaskCard) -> None:
@@ -123,7 +123,7 @@ def test_the_hardened_task_is_read_back_and_hides_its_tests(
     assert hardened.shown.tests == ("tests/test_shipping.py",)
     assert task.reference is not None
     exploit = next(
-        attack for attack in card.attacks if attack.before is Outcome.PAID and attack.kind is AttackKind.GUARD
+        attack for attack in card.attacks if attack.before is AttackOutcome.PAID and attack.kind is AttackKind.GUARD
     )
     jobs = [(hardened, task.reference), (hardened, Patch(exploit.patch))]
     assert [each.value for each in scorer.score(jobs, resolved)] == [1.0, 0.0]
@@ -131,7 +131,7 @@ def test_the_hardened_task_is_read_back_and_hides_its_tests(
 
 def test_a_recorded_level_refuses_what_does_not_reach_it(card: TaskCard, task: Task, scorer: Scorer) -> None:
     table = next(attack for attack in card.attacks if attack.kind is AttackKind.HARD_CODED)
-    assert table.before is Outcome.PAID
+    assert table.before is AttackOutcome.PAID
     strict = replace(task, assurance="held-out")
     reward = AttackedReward(default).of(strict)
     assert task.reference is not None
