@@ -17,7 +17,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.hardening.literals import NoLiteralError, literal
-from regrade.evaluators.hardening.reference_behaviour import ReferenceAnswer, ReferenceBehaviour
+from regrade.evaluators.hardening.reference_behaviour import RawAnswer, ReferenceBehaviour
 from regrade.evaluators.verification.counterfactuals import PatchedTree, exploits
 from regrade.evaluators.verification.held_out_inputs import Call
 
@@ -155,7 +155,7 @@ def _result(task: Task, patch: Patch) -> str | None:
 
 
 def _tables(
-    task: Task, reference: PatchedTree, visible: Sequence[tuple[Call, ReferenceAnswer]]
+    task: Task, reference: PatchedTree, visible: Sequence[tuple[Call, RawAnswer]]
 ) -> Iterator[tuple[str, Patch]]:
     """(function, patch that answers the calls of the tests from a table and leaves the bug) of each function."""
     for file, name in reference.functions:
@@ -187,7 +187,7 @@ def _answering(function):
 """
 
 
-def _rows(name: str, visible: Sequence[tuple[Call, ReferenceAnswer]]) -> dict[str, str]:
+def _rows(name: str, visible: Sequence[tuple[Call, RawAnswer]]) -> dict[str, str]:
     """repr of the arguments of a visible call -> source of its answer; of methods without the instance.
 
     Arguments with several answers are left out, as are those and answers that have no literal.

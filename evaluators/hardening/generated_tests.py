@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Shown, Task
 from regrade.evaluators.hardening.literals import NoLiteralError, has_float, literal
-from regrade.evaluators.hardening.reference_behaviour import ReferenceAnswer, ReferenceBehaviour, error_name
+from regrade.evaluators.hardening.reference_behaviour import RawAnswer, ReferenceBehaviour, error_name
 from regrade.evaluators.verification.held_out_inputs import Call
 
 NAME = "test_regrade_hidden_answers.py"
@@ -104,7 +104,7 @@ def generate_tests(
     return GeneratedTests(file, _text(sources), (), tuple(bodies)), bodies
 
 
-def is_writable(call: Call, answer: ReferenceAnswer) -> bool:
+def is_writable(call: Call, answer: RawAnswer) -> bool:
     """Can a test be made of it?"""
     return _source(call, answer, 0) is not None
 
@@ -122,7 +122,7 @@ def _text(sources: Sequence[str]) -> str:
     return HEAD + "\n".join(["import pytest", *modules]) + "\n\n\n" + "\n\n\n".join(bodies) + "\n"
 
 
-def _source(call: Call, answer: ReferenceAnswer, number: int) -> str | None:
+def _source(call: Call, answer: RawAnswer, number: int) -> str | None:
     """A line that imports the module, and a test function; None: not by literals."""
     ((module, key, positional, keywords), nodes) = call
     name = key.partition("#")[0]
@@ -137,7 +137,7 @@ def _source(call: Call, answer: ReferenceAnswer, number: int) -> str | None:
         return None
 
 
-def _body(called: str, answer: ReferenceAnswer, sent: Sequence[object]) -> str:
+def _body(called: str, answer: RawAnswer, sent: Sequence[object]) -> str:
     if answer.get("raised") is True:
         name = error_name(answer)
         if name is None or name[0] != "builtins":

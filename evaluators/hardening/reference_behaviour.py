@@ -25,7 +25,7 @@ from regrade.evaluators.verification.boundaries import Boundary, boundary_for_ca
 from regrade.evaluators.verification.held_out_inputs import RECORDED_CALLS, Call, generate_inputs
 from regrade.evaluators.verification.reference_verification import WorkerSet, reference_workspace
 
-ReferenceAnswer = Any
+RawAnswer = Any
 """See `plain_values`; a dict with `value`, `raised`, `nodes` and `changes`."""
 
 
@@ -34,11 +34,11 @@ class ReferenceBehaviour:
     """Calls and the reference's answers, in equal order."""
 
     boundary: Boundary
-    visible: tuple[tuple[Call, ReferenceAnswer], ...]
+    visible: tuple[tuple[Call, RawAnswer], ...]
     """Calls of the functions that the reference changes, by the tests that reach them."""
     inputs: tuple[Call, ...]
     """Held-out inputs that it answers twice equally."""
-    expected: tuple[ReferenceAnswer, ...]
+    expected: tuple[RawAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def differences(workers: WorkerSet, task: Task, patch: Patch, reference: Referen
     return found
 
 
-def error_name(answer: ReferenceAnswer) -> tuple[str, str] | None:
+def error_name(answer: RawAnswer) -> tuple[str, str] | None:
     """Module and name of the class of an answer's error; None: it raises none that has a name."""
     if answer.get("raised") is not True:
         return None
@@ -125,8 +125,8 @@ def error_name(answer: ReferenceAnswer) -> tuple[str, str] | None:
 def _differing(
     indices: Sequence[int],
     calls: Sequence[Call],
-    expected: Sequence[ReferenceAnswer],
-    answers: Sequence[ReferenceAnswer],
+    expected: Sequence[RawAnswer],
+    answers: Sequence[RawAnswer],
 ) -> list[AnswerDifference]:
     padded = [*answers, *[{"gone": "no answer"}] * (len(calls) - len(answers))]
     found = []
@@ -141,7 +141,7 @@ def _differing(
     return found
 
 
-def _is_answer(answer: ReferenceAnswer, raised_on_purpose: frozenset[str]) -> bool:
+def _is_answer(answer: RawAnswer, raised_on_purpose: frozenset[str]) -> bool:
     if answer.get("raised") is False:
         return True
     name = error_name(answer)
