@@ -32,9 +32,9 @@ class Digests:
         cached = self._tasks.get(key)
         if cached is not None and cached[0]() is task:
             return cached[1]
-        tests = (task.fail_to_pass, task.pass_to_pass, task.unnamed)
-        level = [task.assurance] if task.assurance else []
-        parts = (sorted(task.base.replaced.items()), sorted(task.base.removed), *tests, *level)
+        level = [(task.assurance,)] if task.assurance else []
+        tests = (task.fail_to_pass, task.pass_to_pass, task.unnamed, *level)
+        parts = (sorted(task.base.replaced.items()), sorted(task.base.removed), *tests)
         # On this much text, marshal is ten times as fast as repr or JSON. Later versions of its format depend on which
         # strings are the same object.
         digest = hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()
