@@ -34,7 +34,7 @@ class Digests:
             return cached[1]
         level = [(task.assurance,)] if task.assurance else []
         tests = (task.fail_to_pass, task.pass_to_pass, task.unnamed, *level)
-        parts = (sorted(task.base.replaced.items()), sorted(task.base.removed), *tests)
+        parts: tuple[Any, ...] = (sorted(task.base.replaced.items()), sorted(task.base.removed), *tests)
         # On this much text, marshal is ten times as fast as repr or JSON. Later versions of its format depend on which
         # strings are the same object.
         digest = hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()
