@@ -26,6 +26,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"verification", "evaluation"}),
         frozenset({"scoring"}),
         frozenset({"task_curation", "attribution"}),
+        frozenset({"hardening"}),
     ),
     "policy_training": (
         frozenset({"policies"}),
