@@ -19,7 +19,7 @@ DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet honest wheel clean
+.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet honest wheel release docs clean
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -85,6 +85,12 @@ wheel: $(STAMP) ## build dist/regrade-*.whl
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build
 	@ls dist/*.whl
+
+release: $(STAMP) ## build the source distribution and, from it, the wheel; install it on each Python, and score a patch
+	@rm -rf build dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@rm -rf build
+	@$(BIN)/python tests/release.py dist
 
 clean: ## remove what was built or cached here (keeps .venv and runs)
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
