@@ -32,9 +32,9 @@ SYSTEMS = {
 }
 LIBRARIES = "hypothesis jinja2 matplotlib.pyplot pandas rich.console scipy.stats statsmodels.api"
 PROGRAM = """
-import importlib, json, os, signal, sys
+import importlib.machinery, json, os, signal, sys
 import asyncio, concurrent.futures, multiprocessing, resource, shutil, sqlite3, subprocess, tempfile, zipfile
-import pydantic.types, sysconfig, typer.testing
+import pydantic.types, sysconfig, typer.testing, urllib.request
 
 sysconfig.get_config_vars()
 system, missing, blocked, libraries, commands = json.loads(sys.argv[1])
@@ -42,8 +42,10 @@ for name in libraries.split():
     importlib.import_module(name)
 for name in missing.split():
     delattr(globals()[name.partition(".")[0]], name.partition(".")[2])
-for name in (*blocked, "torch"):
+for name in blocked:
     sys.modules[name] = None  # its import raises ModuleNotFoundError
+find = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name == "torch" else find(name, *more)
 sys.platform = system
 
 from regrade.cli.main import app
