@@ -99,7 +99,6 @@ app = typer.Typer(
     name="regrade",
     help="Rewards and regression verdicts for code agents: what does a patch fix, and what does it break?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
