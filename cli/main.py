@@ -35,6 +35,7 @@ from regrade.cli import (
     reward_model,
     rewards,
     score,
+    serve,
     study,
     tasks,
     train,
@@ -122,6 +123,7 @@ app.add_typer(reward_model.app, name="reward-model")
 app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 app.command("study")(study.study)
+app.command("serve")(serve.serve)
 
 
 def _version(is_requested: bool) -> None:

@@ -143,6 +143,11 @@ class Scorer(AbstractContextManager["Scorer"]):
         return AssuranceLevel.IN_PROCESS if self.sandbox.isolated else AssuranceLevel.UNCONFINED
 
     @property
+    def workers(self) -> int:
+        """Number of candidates that run at the same time."""
+        return self._count
+
+    @property
     def stats(self) -> Stats:
         """The counters of this scorer so far."""
         stats = self._tally.stats
