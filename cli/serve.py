@@ -42,9 +42,7 @@ class ServeOptions:
     sandbox: options.SandboxName = "auto"
     ray: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Run the sandboxes on the nodes of this Ray cluster; auto: the local one."
-        ),
+        typer.Option(metavar="ADDRESS", help="Run the sandboxes on this Ray cluster; auto: the local one."),
     ] = None
     queue: Annotated[int, typer.Option(min=1, max=options.MOST, help="Most answers that wait; then 503.")] = 4096
     body_mb: Annotated[float, typer.Option(min=0.001, max=10_000, help="Largest request, in MB; then 413.")] = 64.0
@@ -70,8 +68,8 @@ def serve(given: ServeOptions) -> None:
     _check_libraries()
     from regrade.policy_training.adapters.verdicts import Verdicts
     from regrade.policy_training.environments.training_reward import load_training_reward
-    from regrade.policy_training.serving.reward_server import RewardServer
     from regrade.policy_training.serving.request_log import log_to_stderr_as
+    from regrade.policy_training.serving.reward_server import RewardServer
     from regrade.policy_training.serving.settings import ServerSettings
 
     settings = ServerSettings(

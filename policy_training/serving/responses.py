@@ -18,7 +18,7 @@ from regrade.datasets.visible_text import visible
 from regrade.policy_training.serving.job_queue import UnavailableError
 from regrade.policy_training.serving.request_log import CLIENT_LEFT
 from regrade.policy_training.serving.schema import ErrorBody
-from regrade.policy_training.serving.service import UnknownTaskError
+from regrade.policy_training.serving.service import TooManyAnswersError, UnknownTaskError
 
 T = TypeVar("T")
 MOST_PROBLEMS = 10
@@ -27,7 +27,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "The token is missing or wrong."},
     404: {"model": ErrorBody, "description": "There is no such task."},
     408: {"model": ErrorBody, "description": "The body did not arrive in time."},
-    413: {"model": ErrorBody, "description": "The body is too large."},
+    413: {"model": ErrorBody, "description": "The body is too large, or has too many answers."},
     422: {"model": ErrorBody, "description": "The request has another form."},
     500: {"model": ErrorBody, "description": "The reward raised an error."},
     503: {"model": ErrorBody, "description": "No room, no number, or stopping: post the same again (Retry-After)."},
@@ -45,6 +45,7 @@ def add_error_responses(app: FastAPI) -> None:
     """Turn the errors of a request into responses with a `detail` in one line."""
     app.add_exception_handler(UnavailableError, _unavailable)
     app.add_exception_handler(UnknownTaskError, lambda _, error: _error(404, str(error)))
+    app.add_exception_handler(TooManyAnswersError, lambda _, error: _error(413, str(error)))
     app.add_exception_handler(UserError, lambda _, error: _error(500, str(error)))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

@@ -30,6 +30,10 @@ class UnknownTaskError(UserError):
     """A request names a task that the server does not have."""
 
 
+class TooManyAnswersError(UserError):
+    """A request has more answers than one may have."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """What became of one answer of a request."""
@@ -111,7 +115,7 @@ class RewardService:
         Raises:
             UnavailableError: the queue has no room, or the server stops; nothing was queued.
             UnknownTaskError: there is no such task; nothing was queued.
-            UserError: there are more answers than one request may have.
+            TooManyAnswersError: nothing was queued.
         """
         self._check(answers)
         with self.queue.joined([(self.digest(answer), answer) for answer in answers]) as jobs:
@@ -145,7 +149,9 @@ class RewardService:
 
     def _check(self, answers: Sequence[Answer]) -> None:
         if len(answers) > self.settings.answers:
-            raise UserError(f"the request has {len(answers)} answers; send at most {self.settings.answers} at a time")
+            raise TooManyAnswersError(
+                f"the request has {len(answers)} answers; send at most {self.settings.answers} at a time"
+            )
         for index, answer in enumerate(answers):
             if answer.task_id not in self.tasks:
                 raise UnknownTaskError(

@@ -1,7 +1,7 @@
 """NeMo Gym's resources server: `/verify` and the routes around it.
 
-The request is sent back with `reward`, `mask_sample`, `failure_kind` and `failure_reason`. NeMo Gym requires a number in
-`reward`: an answer without a value has 0 there and `mask_sample: true`, by which NeMo Gym leaves the sample out.
+The request is sent back with `reward`, `mask_sample`, `failure_kind` and `failure_reason`. NeMo Gym requires a number
+in `reward`: an answer without a value has 0 there and `mask_sample: true`, by which NeMo Gym leaves the sample out.
 """
 
 from __future__ import annotations
