@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.comparison import Comparison
-from regrade.evaluators.analysis.verdicts import Kind, Verdict
+from regrade.evaluators.analysis.verdicts import ComparisonVerdict, Kind
 from regrade.reports.number_format import NO_BREAK, percent, points
 from regrade.reports.results import Pair
 
-CLAUSES: dict[Verdict, str] = {
+CLAUSES: dict[ComparisonVerdict, str] = {
     "improved": "improves on {}",
     "regressed": "is worse than {}",
     "inconclusive": "{}",

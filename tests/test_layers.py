@@ -30,7 +30,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     "policy_training": (
         frozenset({"policies"}),
         frozenset({"environments"}),
-        frozenset({"cascade"}),
+        frozenset({"cascade", "adapters"}),
         frozenset({"trainers", "policy_files"}),
         frozenset({"reward_models", "recipe_files"}),
         frozenset({"recipe", "train"}),

@@ -38,14 +38,14 @@ from regrade.evaluators.analysis.differences import (
 from regrade.evaluators.analysis.missing_attempts import is_unanswered, measured_alike, with_missing_attempts
 from regrade.evaluators.analysis.runs import n_runs, run_spread
 from regrade.evaluators.analysis.uncertainty import ClusterLevel
-from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
+from regrade.evaluators.analysis.verdicts import ComparisonVerdict, Decision, decide
 from regrade.evaluators.storage.rows import without_outcome
 
 __all__ = [
     "MARGIN",
     "Comparison",
+    "ComparisonVerdict",
     "Difference",
-    "Verdict",
     "compare",
     "compare_family",
     "noise_floor",
@@ -67,7 +67,7 @@ class Comparison:
 
     baseline: str
     candidate: str
-    verdict: Verdict
+    verdict: ComparisonVerdict
     reason: str
     """One sentence with the decisive figures."""
     decision: Decision | None = None
@@ -89,11 +89,11 @@ class Comparison:
     """Clean fixes and breakage as 2 x 2 tables; only with one attempt a task."""
     n_missing: int = 0
     """Missing attempts of both: lost to the infrastructure, or never recorded."""
-    worst: Verdict | None = None
-    best: Verdict | None = None
+    worst: ComparisonVerdict | None = None
+    best: ComparisonVerdict | None = None
     """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None without any.
     Attempts that were lost before there was an answer are left out in both."""
-    elsewhere: Verdict | None = None
+    elsewhere: ComparisonVerdict | None = None
     """The verdict by the intervals for other repositories; None for a single repository."""
     family: int = 1
     """Candidates compared with the baseline. With several, the intervals have a higher confidence, by Holm's method."""
@@ -148,7 +148,7 @@ def compare(
         return Comparison(verdict="not comparable", reason=obstacle, **facts)
     differences = differences_of(baseline, candidate, confidence)
     decision = _decision(differences, margin)
-    bounds: dict[str, Verdict] = {}
+    bounds: dict[str, ComparisonVerdict] = {}
     if facts["n_missing"]:
         differences, bounds = _bounded(differences, *whole, margin, confidence)
         decision = replace(decision, depends_on_missing=bounds["worst"] != "improved")
@@ -287,7 +287,7 @@ def _bounded(
     candidate: pd.DataFrame,
     margin: float,
     confidence: float,
-) -> tuple[dict[str, Difference], dict[str, Verdict]]:
+) -> tuple[dict[str, Difference], dict[str, ComparisonVerdict]]:
     """The differences with their worst and best case, and the verdict of each case."""
     bounds = {
         metric.name: found
@@ -303,7 +303,7 @@ def _bounded(
         for metric in VERDICT_METRICS
     ]
     spreads = [run_spread(baseline, candidate, metric) for metric in VERDICT_METRICS]
-    cases: dict[str, Verdict] = {}
+    cases: dict[str, ComparisonVerdict] = {}
     for place, case in enumerate(("worst", "best")):
         fixing, breaking = (
             None if one is None else interval_of(one[place], confidence, runs)
@@ -318,7 +318,7 @@ def _decision(differences: Mapping[str, Difference], margin: float) -> Decision:
     return decide(ends.get(m.FIX_AND_CLEAN.name), ends.get(m.BREAKAGE_INCIDENCE.name), margin)
 
 
-def _elsewhere(differences: Mapping[str, Difference], margin: float, decision: Decision) -> Verdict | None:
+def _elsewhere(differences: Mapping[str, Difference], margin: float, decision: Decision) -> ComparisonVerdict | None:
     found = [differences.get(metric.name) for metric in VERDICT_METRICS]
     if all(one is None or one.over_repositories is None for one in found):
         return None
@@ -359,8 +359,8 @@ def _warnings(
     baseline: pd.DataFrame,
     candidate: pd.DataFrame,
     differences: Mapping[str, Difference],
-    verdict: Verdict,
-    bounds: Mapping[str, Verdict],
+    verdict: ComparisonVerdict,
+    bounds: Mapping[str, ComparisonVerdict],
 ) -> Iterator[str]:
     yield _claims(baseline["repository"].nunique(), differences)
     single = [role for role, rows in (("baseline", baseline), ("candidate", candidate)) if n_runs(rows) == 1]

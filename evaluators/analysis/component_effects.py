@@ -219,6 +219,18 @@ def _centre(amounts: list[float], rows: Collection[int]) -> None:
         amounts[row] -= mean
 
 
+def component_values(attempt: PaidAttempt, causes: Collection[str] = ()) -> dict[str, float]:
+    """Component -> its number of this attempt: a leaf's or a gate's value; of a price, whether it is paid. Absent where
+    it does not apply. The names are those of `component_numbers`.
+
+    Args:
+        causes: those with a price.
+    """
+    terms = _Terms(attempt)
+    names = dict.fromkeys([*(name for name, _ in terms.of), *terms.gates, *map(price_name, causes)])
+    return {name: number for name in names if (number := terms.number(name)) is not None}
+
+
 def component_numbers(
     attempts: Sequence[PaidAttempt], groups: Sequence[Sequence[PaidAttempt]], causes: Collection[str] = ()
 ) -> dict[str, float]:

@@ -27,8 +27,14 @@ from typing import Any, Literal
 Kind = Literal["better", "non-inferior", "open", "worse", "unmeasured"]
 Direction = Literal["higher", "lower", "neither"]
 Effect = Literal["better", "worse", "no difference shown"]
-Verdict = Literal["improved", "regressed", "inconclusive", "no difference shown", "not comparable"]
-VERDICTS: tuple[Verdict, ...] = ("improved", "regressed", "inconclusive", "no difference shown", "not comparable")
+ComparisonVerdict = Literal["improved", "regressed", "inconclusive", "no difference shown", "not comparable"]
+VERDICTS: tuple[ComparisonVerdict, ...] = (
+    "improved",
+    "regressed",
+    "inconclusive",
+    "no difference shown",
+    "not comparable",
+)
 
 Ends = tuple[float, float]
 """(low, high): the 95 % interval of a paired difference, candidate - baseline."""
@@ -67,7 +73,7 @@ class Decision:
     """Not improved if the missing attempts had ended in the candidate's disfavour."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ComparisonVerdict:
         kinds = {self.fixing.kind, self.breaking.kind}
         if self._is_improved_without_missing:
             return "inconclusive" if self.depends_on_missing else "improved"

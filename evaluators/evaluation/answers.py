@@ -23,7 +23,7 @@ Key = tuple[str, str, float, int, int]
 """Task, its digest, temperature, sample, seed."""
 
 
-class _Answer(msgspec.Struct):
+class _StoredAnswer(msgspec.Struct):
     task: str
     task_digest: str
     temperature: float
@@ -45,10 +45,10 @@ class Answers:
         """Raises UserError if a line of the file is not an answer."""
         self._path = path
         self._lock = threading.Lock()
-        self._stored: dict[Key, _Answer] = {}
+        self._stored: dict[Key, _StoredAnswer] = {}
         for number, row in enumerate(journal.read(path), 1):
             where = f"{path}, line {number}: not an answer of a policy"
-            answer = converted(row, _Answer, where, "delete that line")
+            answer = converted(row, _StoredAnswer, where, "delete that line")
             if answer.episode is not None and answer.episode.patch not in answer.episode.patches:
                 raise UserError(f"{where}: its episode lacks the patch at the end; delete that line")
             self._stored[answer.task, answer.task_digest, answer.temperature, answer.sample, answer.seed] = answer
@@ -87,7 +87,7 @@ class Answers:
 
 
 def _row(trial: Trial, rollout: Rollout) -> dict[str, Any]:
-    stored = [name for name in _Answer.__struct_fields__ if hasattr(rollout, name) and name != "episode"]
+    stored = [name for name in _StoredAnswer.__struct_fields__ if hasattr(rollout, name) and name != "episode"]
     row: dict[str, Any] = {name: getattr(rollout, name) for name in stored}
     row |= {"task": trial.task.id, "task_digest": trial.task.digest, "patch": rollout.patch.text}
     if rollout.episode is not None:

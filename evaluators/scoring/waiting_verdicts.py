@@ -8,7 +8,7 @@ import warnings
 from regrade.datasets.caches import full_disk
 from regrade.datasets.plurals import counted
 
-Verdict = tuple[str, str]
+UnstoredVerdict = tuple[str, str]
 """Digests of a task and of a patch."""
 
 
@@ -20,10 +20,10 @@ class WaitingVerdicts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._verdicts: set[Verdict] = set()
+        self._verdicts: set[UnstoredVerdict] = set()
         self._next = 1
 
-    def add(self, verdict: Verdict, error: Exception) -> None:
+    def add(self, verdict: UnstoredVerdict, error: Exception) -> None:
         """The evidence of a verdict can't be stored now."""
         with self._lock:
             self._verdicts.add(verdict)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from regrade.datasets.applying import changed_files
 from regrade.datasets.patches import Patch, PatchError
@@ -155,13 +156,34 @@ def judge(
     Equal patches of a task are executed once, and those without a change or that do not compile never, if the training
     reward has a value for them. A lost attempt is unscored.
     """
+    return [each.attempt for each in judge_with_evidence(rollouts, tasks, scorer, reward, needs_of(reward), progress)]
+
+
+class JudgedAttempt(NamedTuple):
+    """An attempt, and the evidence that it is judged by."""
+
+    attempt: Attempt
+    evidence: EvidenceSet | None
+    """None: it was not executed."""
+
+
+def judge_with_evidence(
+    rollouts: Sequence[Rollout],
+    tasks: Mapping[str, Task],
+    scorer: Scorer,
+    reward: TrainingReward,
+    needs: Collection[type],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[JudgedAttempt]:
+    """As `judge`, with the evidence. `needs`: its types, at least those of the reward."""
     found = candidates(rollouts, tasks, reward)
     jobs = [(tasks[each.rollout.task_id], each.rollout.patch) for each in found if each.runs]
-    evidence = iter(scorer.gather(jobs, needs_of(reward), reachable=True, progress=progress) if jobs else [])
-    return [
-        attempt_of(each, as_failure(tasks[each.rollout.task_id], next(evidence)) if each.runs else None, reward)
-        for each in found
-    ]
+    gathered = iter(scorer.gather(jobs, needs, reachable=True, progress=progress) if jobs else [])
+    judged = []
+    for each in found:
+        evidence = as_failure(tasks[each.rollout.task_id], next(gathered)) if each.runs else None
+        judged.append(JudgedAttempt(attempt_of(each, evidence, reward), evidence))
+    return judged
 
 
 AttemptJudge = Callable[

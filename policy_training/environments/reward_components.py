@@ -23,7 +23,7 @@ def numbers_of_step(
     costs = [0.0] * len(attempts) if step_costs is None else step_costs
     by_task: dict[str, list[PaidAttempt | None]] = {}
     for attempt, cost in zip(attempts, costs, strict=True):
-        by_task.setdefault(attempt.rollout.task_id, []).append(_paid(attempt, reward, cost))
+        by_task.setdefault(attempt.rollout.task_id, []).append(paid_attempt(attempt, reward, cost))
     groups = [[each for each in group if each is not None] for group in by_task.values() if None not in group]
     if all(len(group) == 1 for group in by_task.values()):
         groups = [[each for group in groups for each in group]]
@@ -36,7 +36,7 @@ def numbers_of_round(attempts: Sequence[Attempt], reward: TrainingReward) -> dic
     groups: dict[str, list[PaidAttempt]] = {}
     scored = []
     for attempt in attempts:
-        paid = _paid(attempt, reward, 0.0)
+        paid = paid_attempt(attempt, reward, 0.0)
         if paid is not None:
             scored.append(paid)
             if attempt.verified:
@@ -44,8 +44,8 @@ def numbers_of_round(attempts: Sequence[Attempt], reward: TrainingReward) -> dic
     return component_numbers(scored, list(groups.values()), reward.prices)
 
 
-def _paid(attempt: Attempt, reward: TrainingReward, cost: float) -> PaidAttempt | None:
-    """None: unscored."""
+def paid_attempt(attempt: Attempt, reward: TrainingReward, cost: float = 0.0) -> PaidAttempt | None:
+    """The attempt as it is paid; None: it is unscored."""
     if attempt.reward is None:
         return None
     return PaidAttempt(

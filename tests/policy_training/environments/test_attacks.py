@@ -17,11 +17,11 @@ from regrade.datasets.tasks import Shown, Task, Tree
 from regrade.evaluators.sandboxes.base import Program, SandboxError
 from regrade.evaluators.sandboxes.process import Process, TreeSession
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.adapters.trl import ExecutedOutcome
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
 from regrade.policy_training.environments.search_patterns import compiled
 from regrade.policy_training.environments.tool_calls import call_tool
-from regrade.policy_training.environments.trl_environments import ExecutedOutcome
 from regrade.rewards.evidence import Integrity
 from regrade.rewards.evidence import TestRun as RunOfTests
 

@@ -20,7 +20,7 @@ from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring import model_probes
 from regrade.evaluators.scoring.jobs import Job
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.trl_rewards import PatchReward
+from regrade.policy_training.adapters.trl import PatchReward
 from regrade.policy_training.reward_models.language_reward_model import LanguageRewardModel
 from regrade.policy_training.reward_models.loading import write_record
 from regrade.rewards import (

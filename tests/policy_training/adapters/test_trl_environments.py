@@ -18,9 +18,9 @@ from trl.chat_template_utils import qwen3_chat_template
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.adapters.trl import ExecutedOutcome, agent_prompts, environment_factory
 from regrade.policy_training.environments.agent_tools import TOOLS, EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.tool_calls import tool_schemas
-from regrade.policy_training.environments.trl_environments import ExecutedOutcome, agent_prompts, environment_factory
 from regrade.rewards import tests as passing
 
 
