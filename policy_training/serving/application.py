@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import msgspec
@@ -110,36 +109,25 @@ def _verdict(judged: Judged) -> VerdictBody:
     return body
 
 
-async def _lines(service: RewardService, answers: list[Answer], deadline: float | None) -> AsyncIterator[bytes]:
+async def _lines(service: RewardService, answers: list[Answer], deadline: float | None) -> AsyncGenerator[bytes, None]:
     """An empty line once all answers are queued, then a line per verdict."""
     with service.joined(answers) as jobs:
         yield b"\n"
-        async with aclosing(service.results(jobs, deadline)) as results:  # type: ignore[type-var]
-            following: asyncio.Future[Judged] | None = None
-            try:
-                while True:
-                    following = following or asyncio.ensure_future(anext(results))  # type: ignore[arg-type]
-                    done, _ = await asyncio.wait([following], timeout=HEARTBEAT_SECONDS)
-                    if not done:
-                        yield b"\n"
-                        continue
-                    judged, following = following.result(), None
-                    yield _line(_verdict(judged).model_dump(mode="json"))
-            except StopAsyncIteration:
-                yield _line({"end": len(answers)})
-            finally:
-                if following is not None:
-                    following.cancel()
+        async with aclosing(service.results(jobs, deadline, HEARTBEAT_SECONDS)) as results:
+            async for judged in results:
+                yield b"\n" if judged is None else _line(_verdict(judged).model_dump(mode="json"))
+        yield _line({"end": len(answers)})
 
 
 def _line(content: object) -> bytes:
     return AsciiResponse(content).body + b"\n"  # type: ignore[return-value]
 
 
-async def _after(start: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield start
-    async for line in lines:
-        yield line
+async def _after(start: bytes, lines: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(lines):  # when the client leaves, it no longer waits for its answers
+        yield start
+        async for line in lines:
+            yield line
 
 
 def _operation_routes(service: RewardService) -> APIRouter:

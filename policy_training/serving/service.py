@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -105,7 +106,7 @@ class RewardService:
     async def judged(self, answers: Sequence[Answer], deadline: float | None = None) -> list[Judged]:
         """What became of each answer, in order, at the latest after `deadline` seconds. Raises as `joined` does."""
         with self.joined(answers) as jobs:
-            results = [each async for each in self.results(jobs, deadline)]
+            results = [each async for each in self.results(jobs, deadline) if each is not None]
         return sorted(results, key=lambda each: each.index)
 
     @contextmanager
@@ -121,8 +122,12 @@ class RewardService:
         with self.queue.joined([(self.digest(answer), answer) for answer in answers]) as jobs:
             yield jobs
 
-    async def results(self, jobs: Sequence[AnswerJob], deadline: float | None = None) -> AsyncIterator[Judged]:
-        """Yield what became of each job, as soon as it is known, at the latest after `deadline` seconds."""
+    async def results(
+        self, jobs: Sequence[AnswerJob], deadline: float | None = None, silence: float = math.inf
+    ) -> AsyncGenerator[Judged | None, None]:
+        """Yield what became of each job, as soon as it is known, at the latest after `deadline` seconds; None after
+        each `silence` seconds without a result.
+        """
         seconds = min(deadline or self.settings.deadline, self.settings.deadline)
         ends_at = time.monotonic() + seconds
         indices: dict[asyncio.Future[Verdict], list[int]] = {}
@@ -133,11 +138,15 @@ class RewardService:
             future.add_done_callback(finished.put_nowait)
         try:
             while indices:
+                left = ends_at - time.monotonic()
                 try:
-                    async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
+                    async with asyncio.timeout(max(0.0, min(left, silence))):
                         future = await finished.get()
                 except TimeoutError:
-                    break
+                    if left <= silence:
+                        break
+                    yield None
+                    continue
                 for index in indices.pop(future):
                     yield self._logged(index, jobs[index], seconds)
         finally:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx2
 import pytest
 
 from regrade.datasets.patches import Patch
@@ -15,7 +16,9 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.adapters.verdicts import Verdicts
 from regrade.policy_training.serving.reward_server import RewardServer
 from regrade.policy_training.serving.settings import ServerSettings
-from regrade.rewards import tests as tests_reward
+from regrade.rewards import tests as of_tests
+
+HTTP = httpx2.Client(verify=False, timeout=60)  # one for all, as each reads the certificates of the system anew
 
 SHOP = "def total(prices):\n    return sum(prices) + 1\n\n\ndef label(name):\n    return name.upper()\n"
 TESTS = (
@@ -69,7 +72,7 @@ def serving(verdicts: Verdicts, settings: ServerSettings, running: int = 2) -> I
 
 @pytest.fixture(scope="module")
 def server(task: Task, scorer: Scorer) -> Iterator[RewardServer]:
-    verdicts = Verdicts([task], scorer, tests_reward)
+    verdicts = Verdicts([task], scorer, of_tests)
     settings = ServerSettings(port=0, body_megabytes=1, body_seconds=0.5, answers=20, linger=0.2, stop_seconds=20)
     with serving(verdicts, settings) as server:
         yield server

@@ -21,8 +21,8 @@ from regrade.policy_training.serving.application import create_app
 from regrade.policy_training.serving.reward_server import RewardServer
 from regrade.policy_training.serving.service import RewardService
 from regrade.policy_training.serving.settings import ServerSettings
-from regrade.rewards import tests as tests_reward
-from tests.policy_training.serving.conftest import BREAK, FIX, serving, slow_fix
+from regrade.rewards import tests as of_tests
+from tests.policy_training.serving.conftest import BREAK, FIX, HTTP, serving, slow_fix
 
 TOKEN = "0123456789abcdef-token"
 
@@ -33,7 +33,7 @@ def answer(patch: str, task_id: str = "shop") -> dict[str, Any]:
 
 def post(server: RewardServer, *patches: str, **options: Any) -> httpx2.Response:
     body = {"answers": [answer(patch) for patch in patches], **options}
-    return httpx2.post(f"{server.url}/score", json=body, timeout=60)
+    return HTTP.post(f"{server.url}/score", json=body, timeout=60)
 
 
 def verdicts_of(response: httpx2.Response) -> list[dict[str, Any]]:
@@ -53,13 +53,13 @@ def test_verdicts_come_in_order_and_equal_answers_run_once(server: RewardServer)
     assert len({each["digest"] for each in verdicts}) == 3
     assert server.service.queue.counts.started - before == 3
     text = "shop.py\n<<<<<<< SEARCH\n    return sum(prices) + 1\n=======\n    return sum(prices)\n>>>>>>> REPLACE\n"
-    response = httpx2.post(f"{server.url}/score", json={"answers": [{"task_id": "shop", "text": text}]}, timeout=60)
+    response = HTTP.post(f"{server.url}/score", json={"answers": [{"task_id": "shop", "text": text}]}, timeout=60)
     assert verdicts_of(response)[0]["value"] == 1.0
 
 
 def test_a_stream_has_each_verdict_as_soon_as_it_is_known_and_says_where_it_ends(server: RewardServer) -> None:
     body = {"answers": [answer(slow_fix(1, 1.0)), answer(FIX), answer(FIX)]}
-    with httpx2.stream(
+    with HTTP.stream(
         "POST", f"{server.url}/score", json=body, headers={"Accept": "application/x-ndjson"}, timeout=60
     ) as response:
         assert response.headers["content-type"] == "application/x-ndjson"
@@ -83,16 +83,15 @@ def test_an_answer_beyond_the_deadline_has_no_value_and_the_next_post_joins_it(s
 
 
 def test_a_client_that_leaves_takes_its_waiting_answers_with_it(server: RewardServer) -> None:
-    before = server.service.queue.counts
-    patches = [slow_fix(number, 1.5) for number in (3, 4, 5)]  # two run, one waits
-    for headers in ({}, {"Accept": "application/x-ndjson"}):
+    for place, headers in enumerate(({}, {"Accept": "application/x-ndjson"})):
+        before = server.service.queue.counts
+        patches = [slow_fix(number + 3 * place, 1.5) for number in (3, 4, 5)]  # two run, one waits
+        body = {"answers": [answer(patch) for patch in patches]}
         with pytest.raises(httpx2.TimeoutException):
-            body = {"answers": [answer(patch) for patch in patches]}
-            httpx2.post(f"{server.url}/score", json=body, timeout=0.2, headers=headers)
-    until(lambda: server.service.queue.counts.dropped > before.dropped)
-    until(lambda: server.service.queue.counts.running == 0)
-    after = server.service.queue.counts
-    assert (after.started - before.started, after.dropped - before.dropped, after.waiting) == (2, 1, 0)
+            HTTP.post(f"{server.url}/score", json=body, timeout=0.3, headers=headers)
+        until(lambda: server.service.queue.counts.waiting + server.service.queue.counts.running == 0)
+        after = server.service.queue.counts
+        assert (after.started - before.started, after.dropped - before.dropped) == (2, 1)
 
 
 def until(condition: Any, seconds: float = 20.0) -> None:
@@ -102,18 +101,28 @@ def until(condition: Any, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_thousand_connections_get_one_verdict_each(server: RewardServer) -> None:
-    patches = [FIX, BREAK, "", slow_fix(6, 0.3)]
+def test_among_a_thousand_connections_each_request_gets_its_own_verdict(server: RewardServer) -> None:
+    patches = [FIX, BREAK, "", slow_fix(9, 0.3)]
+    host, port = server.url.removeprefix("http://").split(":")
+
+    async def value(number: int) -> float:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps({"answers": [answer(patches[number % 4])]}).encode()
+        head = f"Host: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close"
+        writer.write(f"POST /score HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
+        response = await reader.read()
+        writer.close()
+        return float(json.loads(response.partition(b"\r\n\r\n")[2])["verdicts"][0]["value"])
 
     async def all_of_them() -> list[float]:
-        limits = httpx2.Limits(max_connections=1000)
-        async with httpx2.AsyncClient(limits=limits, timeout=120) as client:
-            bodies = [{"answers": [answer(patches[number % 4])]} for number in range(1000)]
-            posts = [client.post(f"{server.url}/score", json=body) for body in bodies]
-            return [response.json()["verdicts"][0]["value"] for response in await asyncio.gather(*posts)]
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(900)]
+        values = list(await asyncio.gather(*map(value, range(100))))
+        for _, writer in silent:
+            writer.close()
+        return values
 
     before = server.service.queue.counts.started
-    assert asyncio.run(all_of_them()) == [1.0, 0.0, 0.0, 1.0] * 250
+    assert asyncio.run(all_of_them()) == [1.0, 0.0, 0.0, 1.0] * 25
     assert server.service.queue.counts.started - before <= 4
 
 
@@ -121,7 +130,7 @@ def test_a_thousand_connections_get_one_verdict_each(server: RewardServer) -> No
     ("body", "status", "why"),
     [
         ({"answers": [answer(FIX), answer(FIX, "shoe")]}, 404, "answer 1: the server has no task 'shoe'"),
-        ({"answers": [answer(FIX, "\ud800")]}, 404, r"no task '\ud800'"),
+        ({"answers": [answer(FIX, "\ud800")]}, 422, "task_id"),
         ({"answers": []}, 422, "answers"),
         ({"answers": [answer(FIX)] * 21}, 413, "send at most 20"),
         ({"answers": [{"task_id": "shop"}]}, 422, "exactly one of patch, text and episode"),
@@ -138,7 +147,7 @@ def test_a_wrong_request_is_refused_in_one_line(server: RewardServer, body: Any,
     before = server.service.queue.counts.started
     for accept in ("application/json", "application/x-ndjson"):
         headers = {"Content-Type": "application/json", "Accept": accept}
-        response = httpx2.post(f"{server.url}/score", content=json.dumps(body), headers=headers)
+        response = HTTP.post(f"{server.url}/score", content=json.dumps(body), headers=headers)
         assert response.status_code == status, response.text
         assert why in response.json()["detail"]
         assert "\n" not in response.json()["detail"]
@@ -147,7 +156,7 @@ def test_a_wrong_request_is_refused_in_one_line(server: RewardServer, body: Any,
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"answers": "\xff"}', b"\x00" * 100], ids=len)
 def test_what_is_no_json_is_refused(server: RewardServer, content: bytes) -> None:
-    response = httpx2.post(f"{server.url}/score", content=content, headers={"Content-Type": "application/json"})
+    response = HTTP.post(f"{server.url}/score", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code in (400, 422)
     assert response.json()["detail"]
 
@@ -159,7 +168,7 @@ def test_what_is_no_json_is_refused(server: RewardServer, content: bytes) -> Non
 )
 def test_a_patch_that_is_none_scores_low_as_the_policy_wrote_it(server: RewardServer, patch: str, flag: str) -> None:
     content = json.dumps({"answers": [answer(patch)]})
-    response = httpx2.post(
+    response = HTTP.post(
         f"{server.url}/score", content=content, headers={"Content-Type": "application/json"}, timeout=60
     )
     (verdict,) = verdicts_of(response)
@@ -175,7 +184,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RewardServ
         for _ in range(40):
             yield b"x" * (1 << 15)
 
-    response = httpx2.post(f"{server.url}/score", content=chunks(), headers={"Content-Type": "application/json"})
+    response = HTTP.post(f"{server.url}/score", content=chunks(), headers={"Content-Type": "application/json"})
     assert response.status_code == 413
     request = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n"
     assert b" 413 " in raw(server, request).splitlines()[0]
@@ -186,7 +195,7 @@ def raw(server: RewardServer, request: bytes) -> bytes:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(request)
-        return connection.recv(65536)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_half_a_request_ends_and_holds_up_nobody(server: RewardServer) -> None:
@@ -210,20 +219,20 @@ def test_half_a_request_ends_and_holds_up_nobody(server: RewardServer) -> None:
 
 def test_a_page_of_another_host_cannot_use_a_server_without_a_token(server: RewardServer) -> None:
     body = {"answers": [answer(FIX)]}
-    response = httpx2.post(f"{server.url}/score", json=body, headers={"Host": "attacker.example"})
+    response = HTTP.post(f"{server.url}/score", json=body, headers={"Host": "attacker.example"})
     assert response.status_code == 400
-    response = httpx2.post(f"{server.url}/score", content=json.dumps(body), headers={"Content-Type": "text/plain"})
+    response = HTTP.post(f"{server.url}/score", content=json.dumps(body), headers={"Content-Type": "text/plain"})
     assert response.status_code == 422  # what a page may send without asking
 
 
 def test_health_metrics_and_tasks(server: RewardServer, scorer: Scorer) -> None:
     post(server, FIX)
-    health = httpx2.get(f"{server.url}/health").json()
+    health = HTTP.get(f"{server.url}/health").json()
     assert (health["status"], health["reward"], health["tasks"]) == ("healthy", "tests", 1)
-    assert httpx2.get(f"{server.url}/tasks").json() == ["shop"]
-    assert httpx2.get(f"{server.url}/docs").status_code == 200
-    httpx2.get(f"{server.url}/no-such-page/{time.time()}")
-    text = httpx2.get(f"{server.url}/metrics").text
+    assert HTTP.get(f"{server.url}/tasks").json() == ["shop"]
+    assert HTTP.get(f"{server.url}/docs").status_code == 200
+    HTTP.get(f"{server.url}/no-such-page/{time.time()}")
+    text = HTTP.get(f"{server.url}/metrics").text
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -238,7 +247,7 @@ def test_health_metrics_and_tasks(server: RewardServer, scorer: Scorer) -> None:
 
 
 def test_the_description_of_the_api_is_valid_and_complete(server: RewardServer) -> None:
-    description = httpx2.get(f"{server.url}/openapi.json").json()
+    description = HTTP.get(f"{server.url}/openapi.json").json()
     validate(description)
     assert {"/score", "/verify", "/openrlhf", "/slime", "/reset", "/step", "/health", "/metrics"} <= set(
         description["paths"]
@@ -253,18 +262,18 @@ def test_the_description_of_the_api_is_valid_and_complete(server: RewardServer) 
 def closed_server(task: Task, scorer: Scorer) -> Any:
     """A server with a token and a queue for one answer."""
     settings = ServerSettings(port=0, token=TOKEN, queue=1)
-    with serving(Verdicts([task], scorer, tests_reward), settings, running=1) as server:
+    with serving(Verdicts([task], scorer, of_tests), settings, running=1) as server:
         yield server
 
 
-@pytest.mark.parametrize("header", [None, "", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer ", "Bearer é"])
+@pytest.mark.parametrize("header", [None, "", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer é"])
 def test_a_wrong_token_is_refused_before_the_body(closed_server: RewardServer, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
-    response = httpx2.post(f"{closed_server.url}/score", content=b"{", headers=headers)
+    response = HTTP.post(f"{closed_server.url}/score", content=b"{", headers=headers)
     assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-    assert httpx2.get(f"{closed_server.url}/metrics", headers=headers).status_code == 401
-    assert httpx2.get(f"{closed_server.url}/tasks", headers=headers).status_code == 401
-    assert httpx2.get(f"{closed_server.url}/health", headers=headers).status_code == 200
+    assert HTTP.get(f"{closed_server.url}/metrics", headers=headers).status_code == 401
+    assert HTTP.get(f"{closed_server.url}/tasks", headers=headers).status_code == 401
+    assert HTTP.get(f"{closed_server.url}/health", headers=headers).status_code == 200
 
 
 def test_a_full_queue_answers_503_with_a_pause(closed_server: RewardServer) -> None:
@@ -272,7 +281,7 @@ def test_a_full_queue_answers_503_with_a_pause(closed_server: RewardServer) -> N
 
     def send(patch: str) -> httpx2.Response:
         body = {"answers": [answer(patch)]}
-        return httpx2.post(f"{closed_server.url}/score", json=body, headers=headers, timeout=60)
+        return HTTP.post(f"{closed_server.url}/score", json=body, headers=headers, timeout=60)
 
     sent = [threading.Thread(target=send, args=[slow_fix(number, 1.0)]) for number in (20, 21)]
     for number, thread in enumerate(sent):
@@ -293,7 +302,7 @@ def _load(server: RewardServer) -> tuple[int, int]:
 
 def test_the_application_has_no_state_of_its_own(task: Task, scorer: Scorer) -> None:
     """Two applications in one process do not share metrics: nothing is global."""
-    services = [RewardService(Verdicts([task], scorer, tests_reward), ServerSettings(), running=1) for _ in range(2)]
+    services = [RewardService(Verdicts([task], scorer, of_tests), ServerSettings(), running=1) for _ in range(2)]
     for service in services:
         create_app(service)
     services[0].metrics.verdicts.labels("scored").inc()
