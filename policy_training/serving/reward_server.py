@@ -21,6 +21,8 @@ from regrade.policy_training.serving.settings import ServerSettings
 logger = logging.getLogger(__name__)
 AFTER_THE_LAST_ANSWER = 10
 """Seconds in which clients may read the last responses, before their connections are cut."""
+BACKLOG = 2048
+"""Connections that wait to be accepted, at most."""
 SPARE_FILES = 256
 """File descriptors for the sandboxes and the store, beside those of the connections."""
 
@@ -109,6 +111,7 @@ def _configuration(service: RewardService) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
+        backlog=BACKLOG,
         limit_concurrency=settings.connections,
         timeout_graceful_shutdown=round(settings.stop_seconds) + AFTER_THE_LAST_ANSWER,
     )
@@ -123,6 +126,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
+            listening.listen(BACKLOG)  # from now on a client waits, and is not refused
         except OSError:
             listening.close()
             raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.adapters.verdicts import Verdicts
@@ -15,9 +16,10 @@ from regrade.policy_training.serving.dialects.openrlhf import answer_in
 from regrade.policy_training.serving.reward_server import RewardServer
 from regrade.policy_training.serving.settings import ServerSettings
 from regrade.rewards import Diff, Score, reward
-from tests.policy_training.serving.conftest import BREAK, FIX, HTTP, serving
+from tests.policy_training.serving.conftest import FIX, HTTP, serving
 
 EDITS = "shop.py\n<<<<<<< SEARCH\n    return sum(prices) + 1\n=======\n    return sum(prices)\n>>>>>>> REPLACE"
+TWO_FILES = Patch.between({}, {"a.py": "a = 1\n", "b.py": "b = 1\n"}).text
 PROMPT = "Mend total.<|im_end|>\n<|im_start|>assistant\n"
 GYM = {
     "responses_create_params": {"input": [{"role": "user", "content": "Mend total."}]},
@@ -39,14 +41,14 @@ def by_size(diff: Diff) -> Score:
     """Some of its answers have no value, and some make it fail."""
     if diff.changed_lines == 0:
         return Score.unscored("there is nothing to measure")
-    if "lower" in str(diff):
+    if len(diff.files) > 1:
         raise ZeroDivisionError("a mistake in the reward")
     return Score(1 / (1 + diff.changed_lines))
 
 
 @pytest.fixture(scope="module")
 def partial_server(task: Task, scorer: Scorer) -> Iterator[RewardServer]:
-    """A server whose reward has no value for the empty patch, and fails for one that breaks."""
+    """A server whose reward has no value for the empty patch, and fails for one of two files."""
     with serving(Verdicts([task], scorer, by_size), ServerSettings(port=0)) as server:
         yield server
 
@@ -79,11 +81,11 @@ def test_openrlhf_and_slime_get_no_number_for_an_answer_without_value(partial_se
 
 
 def test_an_error_of_the_reward_is_an_error_and_no_number(partial_server: RewardServer) -> None:
-    slime = {"prompt": PROMPT, "response": BREAK, "label": {"task_id": "shop"}}
+    slime = {"prompt": PROMPT, "response": TWO_FILES, "label": {"task_id": "shop"}}
     response = HTTP.post(f"{partial_server.url}/slime", json=slime)
     assert response.status_code == 500
     assert "a mistake in the reward" in response.json()["detail"]
-    answers = [{"task_id": "shop", "patch": patch} for patch in (BREAK, FIX, "")]
+    answers = [{"task_id": "shop", "patch": patch} for patch in (TWO_FILES, FIX, "")]
     verdicts = HTTP.post(f"{partial_server.url}/score", json={"answers": answers}).json()["verdicts"]
     assert [each["status"] for each in verdicts] == ["failed", "scored", "unscored"]
     assert [each["value"] for each in verdicts] == [None, pytest.approx(1 / 3), None]
@@ -139,7 +141,7 @@ def test_nemo_gym_gets_its_request_back_with_the_verdict(server: RewardServer) -
 
 
 def test_nemo_gym_masks_an_answer_without_value(partial_server: RewardServer) -> None:
-    message = {"type": "message", "content": [{"type": "output_text", "text": BREAK}]}
+    message = {"type": "message", "content": [{"type": "output_text", "text": TWO_FILES}]}
     body = {**GYM, "response": {"output": [message]}}
     verdict = HTTP.post(f"{partial_server.url}/verify", json=body).json()
     assert (verdict["mask_sample"], verdict["failure_kind"]) == (True, "verifier_error")
