@@ -39,7 +39,7 @@ class _TransientError(Exception):
 
 
 @dataclass
-class _Batch:
+class _PostedAnswers:
     """The answers of a call, and what is known of them."""
 
     answers: Sequence[Answer]
@@ -112,7 +112,7 @@ class RewardClient:
             UserError: the token is wrong, a task is unknown, or an answer is too large.
             ServerError: no new verdict after all tries.
         """
-        batch = _Batch(answers)
+        batch = _PostedAnswers(answers)
         while batch.missing:
             for attempt in tenacity.Retrying(**self._retrying()):
                 with attempt:
@@ -121,7 +121,7 @@ class RewardClient:
 
     async def score_async(self, answers: Sequence[Answer]) -> list[Verdict]:
         """As `score`, without blocking the event loop."""
-        batch = _Batch(answers)
+        batch = _PostedAnswers(answers)
         while batch.missing:
             async for attempt in tenacity.AsyncRetrying(**self._retrying()):
                 with attempt:
@@ -136,7 +136,7 @@ class RewardClient:
             "retry_error_callback": _give_up,
         }
 
-    def _post(self, batch: _Batch) -> None:
+    def _post(self, batch: _PostedAnswers) -> None:
         """One post of the missing answers. Raises _TransientError if none of them got a verdict."""
         indices = batch.missing
         try:
@@ -150,7 +150,7 @@ class RewardClient:
         else:
             _raise_if_none(batch, indices, "the server scored none of the answers in time")
 
-    async def _post_async(self, batch: _Batch) -> None:
+    async def _post_async(self, batch: _PostedAnswers) -> None:
         if self._async_client is None:
             self._async_client = httpx2.AsyncClient(**self._options)
         indices = batch.missing
@@ -166,7 +166,7 @@ class RewardClient:
         else:
             _raise_if_none(batch, indices, "the server scored none of the answers in time")
 
-    def _body(self, batch: _Batch, indices: Sequence[int]) -> bytes:
+    def _body(self, batch: _PostedAnswers, indices: Sequence[int]) -> bytes:
         answers = [_as_json(batch.answers[index]) for index in indices]
         return json.dumps({"answers": answers, "deadline": self._deadline}).encode("ascii")
 
@@ -202,22 +202,22 @@ def _failure(response: httpx2.Response) -> Exception:
     return _TransientError(why, float(pause) if pause.isdigit() else 0.0)
 
 
-def _raise_if_none(batch: _Batch, indices: Sequence[int], why: str) -> None:
+def _raise_if_none(batch: _PostedAnswers, indices: Sequence[int], why: str) -> None:
     if not any(index in batch.verdicts for index in indices):
         raise _TransientError(why)
 
 
-def _read(batch: _Batch, indices: Sequence[int], lines: Iterator[str]) -> None:
+def _read(batch: _PostedAnswers, indices: Sequence[int], lines: Iterator[str]) -> None:
     for line in lines:
         _read_line(batch, indices, line)
 
 
-async def _read_async(batch: _Batch, indices: Sequence[int], lines: AsyncIterator[str]) -> None:
+async def _read_async(batch: _PostedAnswers, indices: Sequence[int], lines: AsyncIterator[str]) -> None:
     async for line in lines:
         _read_line(batch, indices, line)
 
 
-def _read_line(batch: _Batch, indices: Sequence[int], line: str) -> None:
+def _read_line(batch: _PostedAnswers, indices: Sequence[int], line: str) -> None:
     """Store the verdict of a line; a line that is cut off, as by a server that was killed, says nothing."""
     if not line.strip():
         return

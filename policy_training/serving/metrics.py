@@ -41,7 +41,7 @@ class ServerMetrics:
             stats: those of the scorer, now.
         """
         self._registry = CollectorRegistry()
-        self._registry.register(_Counts(counts, stats))
+        self._registry.register(_CounterCollector(counts, stats))
         self.requests = Counter("regrade_requests", "Requests.", ("path", "status"), registry=self._registry)
         self.request_seconds = Histogram(
             "regrade_request_seconds", "Time of a request.", ("path",), buckets=SECONDS, registry=self._registry
@@ -58,7 +58,7 @@ class ServerMetrics:
         return generate_latest(self._registry)
 
 
-class _Counts(Collector):
+class _CounterCollector(Collector):
     """Reads the counters of the queue and of the scorer when they are asked for."""
 
     def __init__(self, counts: Callable[[], QueueCounts], stats: Callable[[], Stats]) -> None:
