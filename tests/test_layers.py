@@ -32,7 +32,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"policies"}),
         frozenset({"environments"}),
         frozenset({"cascade", "adapters"}),
-        frozenset({"trainers", "policy_files"}),
+        frozenset({"trainers", "policy_files", "serving"}),
         frozenset({"reward_models", "recipe_files"}),
         frozenset({"recipe", "train"}),
         frozenset({"demo", "study", "variants"}),

@@ -149,6 +149,11 @@ class Scorer(AbstractContextManager["Scorer"]):
         return self.assurance if task.suite.image is None else level_of(task.suite.image)
 
     @property
+    def workers(self) -> int:
+        """Number of candidates that run at the same time."""
+        return self._count
+
+    @property
     def stats(self) -> Stats:
         """The counters of this scorer so far."""
         stats = self._tally.stats
