@@ -177,7 +177,7 @@ def _copy(client: Any, name: str, workdir: str, folder: Path) -> None:
 def _extract(stream: Iterator[bytes], top: str, folder: Path, what: str) -> None:
     """Writes the plain files of an archive whose names begin with `top`."""
     size = 0
-    with tarfile.open(fileobj=cast(Any, _Stream(stream)), mode="r|") as archive:
+    with tarfile.open(fileobj=cast(Any, _ReadableStream(stream)), mode="r|") as archive:
         for member in archive:
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
             below = parts[1:] if parts and parts[0] == top else parts
@@ -198,7 +198,7 @@ def _extract(stream: Iterator[bytes], top: str, folder: Path, what: str) -> None
             os.utime(target, (0, 0))
 
 
-class _Stream:
+class _ReadableStream:
     """A file that reads from an iterator of blocks."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:

@@ -34,7 +34,7 @@ def write_base_commits(folder: Path, bases: Mapping[str, Tree]) -> dict[str, str
         OSError: the disk is full, for example.
     """
     _git("init", "--bare", "--quiet", "--template=", "--initial-branch=main", str(folder))
-    stream = _Stream()
+    stream = _FastImportStream()
     marks = {name: stream.add(name, tree) for name, tree in bases.items()}
     marks_file = folder / MARKS
     _git(
@@ -53,7 +53,7 @@ def write_base_commits(folder: Path, bases: Mapping[str, Tree]) -> dict[str, str
     return {name: known[str(mark)] for name, mark in marks.items()}
 
 
-class _Stream:
+class _FastImportStream:
     """The input of fast-import."""
 
     def __init__(self) -> None:

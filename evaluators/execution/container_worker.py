@@ -26,7 +26,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
     decode,
 )
-from regrade.evaluators.execution.result_readers import LOG_READERS, Case, Report
+from regrade.evaluators.execution.result_readers import LOG_READERS, ReportedCase, Report
 from regrade.evaluators.execution.worker import (
     OUTPUT_TAIL,
     Preparation,
@@ -38,7 +38,7 @@ from regrade.evaluators.execution.worker import (
 from regrade.evaluators.inside.sealing import new_key, unsealed_lines
 from regrade.evaluators.inside.watching import DISK_MB
 from regrade.evaluators.sandboxes import Mount, SandboxError
-from regrade.evaluators.sandboxes.docker_images import RESULTS, Execution, ImageContainer
+from regrade.evaluators.sandboxes.docker_images import RESULTS, ContainerRun, ImageContainer
 
 logger = logging.getLogger(__name__)
 COLD_PROGRAMS = f"{PROGRAMS}/regrade/evaluators/inside/cold"
@@ -157,7 +157,7 @@ class ContainerWorker(Worker):
 
     def _shell(
         self, container: ImageContainer, lines: str, request: Request, variables: dict[str, str], key: bytes = b""
-    ) -> Execution:
+    ) -> ContainerRun:
         """Run shell lines in the folder of the repository, after those that activate the environment."""
         if key:
             line = f"umask 77; printf %s {key.hex()} >{KEY}"
@@ -190,7 +190,7 @@ class ContainerWorker(Worker):
             )
         return found
 
-    def _failed(self, container: ImageContainer, done: Execution, what: str) -> Reply:
+    def _failed(self, container: ImageContainer, done: ContainerRun, what: str) -> Reply:
         _, cpu_seconds = container.facts()
         lines = [line for line in done.output.strip().splitlines() if line.strip()]
         reason = f"{what} exited with status {done.status}: {lines[-1] if lines else 'no output'}"
@@ -218,7 +218,7 @@ def _command(request: Request, image: ContainerImage, facts: ImageFacts) -> str:
     return f"{shlex.quote(facts.python)} -m pytest -q --tb=short {options} {files}"
 
 
-def _records(reader: str, done: Execution, results: bytes, key: bytes) -> Iterator[Record]:
+def _records(reader: str, done: ContainerRun, results: bytes, key: bytes) -> Iterator[Record]:
     """The records of an execution; the last one is a LeftRecord if the outcomes show nothing."""
     if reader in SEALED:
         yield from _sealed_records(done, results, key)
@@ -229,7 +229,7 @@ def _records(reader: str, done: Execution, results: bytes, key: bytes) -> Iterat
     yield _last_record(done, report)
 
 
-def _last_record(done: Execution, report: Report) -> Record:
+def _last_record(done: ContainerRun, report: Report) -> Record:
     if report.problem:
         return LeftRecord(f"{report.problem}{_last_line(done)}"[:500])
     if done.status >= SIGNALLED or (done.status and not report.has_failure):
@@ -239,7 +239,7 @@ def _last_record(done: Execution, report: Report) -> Record:
     return DoneRecord(int(report.has_failure))
 
 
-def _sealed_records(done: Execution, results: bytes, key: bytes) -> Iterator[Record]:
+def _sealed_records(done: ContainerRun, results: bytes, key: bytes) -> Iterator[Record]:
     lines = unsealed_lines(results, key)
     if len(lines) < sum(1 for line in results.split(b"\n") if line.strip()):
         yield LeftRecord("the pipe of results contains what the test runner did not write")
@@ -262,10 +262,10 @@ def _sealed_records(done: Execution, results: bytes, key: bytes) -> Iterator[Rec
     )
 
 
-_FAILURE = (Case("", "failed"),)
+_FAILURE = (ReportedCase("", "failed"),)
 
 
-def _last_line(done: Execution) -> str:
+def _last_line(done: ContainerRun) -> str:
     lines = [line for line in done.output.strip().splitlines() if line.strip()]
     return f" ({lines[-1].strip()[:200]})" if lines else ""
 

@@ -24,7 +24,7 @@ LONGEST_LINE = 20_000
 
 
 @dataclass(frozen=True)
-class Case:
+class ReportedCase:
     """The outcome of one test."""
 
     id: str
@@ -37,7 +37,7 @@ class Case:
 class Report:
     """The outcomes of a command's tests."""
 
-    cases: tuple[Case, ...] = ()
+    cases: tuple[ReportedCase, ...] = ()
     problem: str = ""
     """Why it is incomplete or contradicts itself, so that it shows nothing; empty: it is complete."""
 
@@ -46,7 +46,7 @@ class Report:
         return any(case.status in ("failed", "error") for case in self.cases)
 
 
-Reader = Callable[[str, str], Report]
+ReportReader = Callable[[str, str], Report]
 """(what the command printed, its report) -> the outcomes."""
 
 
@@ -74,7 +74,7 @@ def junit(printed: str, report: str) -> Report:
     return Report(cases)
 
 
-def _junit_case(element: ET.Element) -> Case:
+def _junit_case(element: ET.Element) -> ReportedCase:
     name, group, file = element.get("name", ""), element.get("classname", ""), element.get("file", "")
     if file:
         module = file.removesuffix(".py").replace("/", ".")
@@ -86,8 +86,8 @@ def _junit_case(element: ET.Element) -> Case:
         problem = element.find(tag)
         if problem is not None:
             text = problem.get("message") or (problem.text or "").strip().split("\n")[-1]
-            return Case(test, status, text[:LONGEST_MESSAGE])
-    return Case(test, "passed")
+            return ReportedCase(test, status, text[:LONGEST_MESSAGE])
+    return ReportedCase(test, "passed")
 
 
 def _number(element: ET.Element, name: str) -> int:
@@ -113,7 +113,7 @@ def pytest_log(printed: str, report: str) -> Report:
     for line in _lines(printed):
         if (match := _PYTEST_LINE.match(line)) and "::" in match[2]:
             test, message = (match[2], "") if match[1] == "PASSED" else _split_message(match[2])
-            cases.append(Case(test, _PYTEST_STATUS[match[1]], message[:LONGEST_MESSAGE]))
+            cases.append(ReportedCase(test, _PYTEST_STATUS[match[1]], message[:LONGEST_MESSAGE]))
         elif total := _PYTEST_TOTALS.match(line.strip("= ")):
             parts = [_PYTEST_TOTAL.fullmatch(part) for part in total[1].split(", ")]
             if all(parts):
@@ -150,7 +150,7 @@ def unittest_log(printed: str, report: str) -> Report:
     A test with a docstring prints its name and the first line of that on two lines: both are ids.
     """
     del report
-    cases: list[Case] = []
+    cases: list[ReportedCase] = []
     named, ran = "", []
     for line in _lines(printed):
         name, _, rest = line.partition(" ... ")
@@ -158,10 +158,11 @@ def unittest_log(printed: str, report: str) -> Report:
         if word:
             names = [name] if _UNITTEST_NAME.match(name) or not named else [named, name]
             cases += [
-                Case(each, _UNITTEST_STATUS[word], rest.removeprefix(word).strip()[:LONGEST_MESSAGE]) for each in names
+                ReportedCase(each, _UNITTEST_STATUS[word], rest.removeprefix(word).strip()[:LONGEST_MESSAGE])
+                for each in names
             ]
         elif problem := re.match(r"^(FAIL|ERROR): (\w+ \([\w.]+\))", line):
-            cases.append(Case(problem[2], _UNITTEST_STATUS[problem[1]]))
+            cases.append(ReportedCase(problem[2], _UNITTEST_STATUS[problem[1]]))
         elif count := re.match(r"^Ran (\d{1,9}) tests? in ", line):
             ran.append(int(count[1]))
         named = line if _UNITTEST_NAME.match(line) else ""
@@ -181,7 +182,7 @@ _GO_STATUS = {"pass": "passed", "fail": "failed", "skip": "skipped"}
 def go(printed: str, report: str) -> Report:
     """The events of `go test -json`. Ids are `PACKAGE::TEST`, with subtests as `TEST/SUBTEST`."""
     del report
-    cases: list[Case] = []
+    cases: list[ReportedCase] = []
     finished: dict[str, str] = {}
     started: set[str] = set()
     said: dict[tuple[str, str], list[str]] = {}
@@ -198,7 +199,7 @@ def go(printed: str, report: str) -> Report:
         elif action in _GO_STATUS:
             text = [part.strip() for part in said.get((package, test), []) if not part.startswith(("===", "---"))]
             message = " ".join(text)[:LONGEST_MESSAGE] if action == "fail" else ""
-            cases.append(Case(f"{package}::{test}", _GO_STATUS[action], message))
+            cases.append(ReportedCase(f"{package}::{test}", _GO_STATUS[action], message))
     if not started:
         return Report(problem="the command printed no event of `go test -json`")
     if open_ := sorted(started - finished.keys()):
@@ -225,7 +226,7 @@ _TAP_PLAN = re.compile(r"^1\.\.(\d{1,9})\b")
 def tap(printed: str, report: str) -> Report:
     """The Test Anything Protocol. Ids are the descriptions; a subtest, four spaces to the right, is `PARENT > TEST`."""
     del report
-    waiting: dict[int, list[Case]] = {}
+    waiting: dict[int, list[ReportedCase]] = {}
     plans: list[int] = []
     count = 0
     for line in _lines(printed):
@@ -240,8 +241,8 @@ def tap(printed: str, report: str) -> Report:
             status = "failed" if match[2] else "passed"
             if directive in ("SKIP", "TODO"):
                 status = "skipped" if directive == "SKIP" else "xfailed" if match[2] else "passed"
-            below = [Case(f"{name} > {case.id}", case.status) for case in waiting.pop(depth + 1, [])]
-            waiting.setdefault(depth, []).extend((*below, Case(name, status, why[:LONGEST_MESSAGE])))
+            below = [ReportedCase(f"{name} > {case.id}", case.status) for case in waiting.pop(depth + 1, [])]
+            waiting.setdefault(depth, []).extend((*below, ReportedCase(name, status, why[:LONGEST_MESSAGE])))
             count += depth == 0
     if plans != [count]:
         return Report(problem=f"the plan announces {plans or 'nothing'}, and {count} tests ended")
@@ -258,7 +259,7 @@ _CARGO_STATUS = {"ok": "passed", "FAILED": "failed", "ignored": "skipped"}
 def cargo(printed: str, report: str) -> Report:
     """What `cargo test` prints. Ids are `FILE::NAME`, as of Regrade's own runner; doc-tests are `CRATE::NAME`."""
     del report
-    cases: list[Case] = []
+    cases: list[ReportedCase] = []
     target, passed, totals = "", 0, 0
     for line in _lines(printed):
         if match := _CARGO_TARGET.match(line):
@@ -268,7 +269,7 @@ def cargo(printed: str, report: str) -> Report:
             name = name.removesuffix(" - should panic")
             word = next((word for word in _CARGO_STATUS if rest.startswith(word) or rest.endswith(word)), "")
             if word:
-                cases.append(Case(f"{target}::{name}" if target else name, _CARGO_STATUS[word]))
+                cases.append(ReportedCase(f"{target}::{name}" if target else name, _CARGO_STATUS[word]))
         elif match := _CARGO_TOTALS.match(line):
             passed, totals = passed + int(match[1]), totals + 1
     if not totals:
@@ -284,7 +285,7 @@ def _lines(printed: str) -> list[str]:
     return [line.rstrip("\r")[:LONGEST_LINE] for line in ANSI.sub("", printed).split("\n")]
 
 
-def _agreeing(cases: Iterable[Case], passed: int) -> Report:
+def _agreeing(cases: Iterable[ReportedCase], passed: int) -> Report:
     """The cases, unless more tests are listed as passed than the totals count."""
     listed = tuple(cases)
     count = len({case.id for case in listed if case.status == "passed"})
@@ -293,7 +294,7 @@ def _agreeing(cases: Iterable[Case], passed: int) -> Report:
     return Report(listed)
 
 
-LOG_READERS: Mapping[str, Reader] = MappingProxyType(
+LOG_READERS: Mapping[str, ReportReader] = MappingProxyType(
     {
         "junit": junit,
         "pytest-log": pytest_log,

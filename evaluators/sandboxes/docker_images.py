@@ -86,7 +86,7 @@ class ImageSandbox(Docker):
 
 
 @dataclass(frozen=True)
-class Execution:
+class ContainerRun:
     """A command that ran in a container."""
 
     status: int
@@ -213,7 +213,7 @@ class ImageContainer:
         environment: Mapping[str, str],
         seconds: float,
         check: Callable[[], str] = str,
-    ) -> Execution:
+    ) -> ContainerRun:
         """Run a command as the user.
 
         Args:
@@ -241,7 +241,7 @@ class ImageContainer:
         if status is None:
             raise SandboxError("the container is gone")
         output, answer = (data.decode("utf-8", "replace") for data in (printed.whole, printed.answer))
-        return Execution(status, stopped, output, answer, time.monotonic() - started)
+        return ContainerRun(status, stopped, output, answer, time.monotonic() - started)
 
     def kill_processes(self) -> bool:
         """Kill every process of the user. False: new ones appear all the time."""
