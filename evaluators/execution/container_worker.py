@@ -26,7 +26,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
     decode,
 )
-from regrade.evaluators.execution.result_readers import LOG_READERS, ReportedCase, Report
+from regrade.evaluators.execution.result_readers import LOG_READERS, Report, ReportedCase
 from regrade.evaluators.execution.worker import (
     OUTPUT_TAIL,
     Preparation,

@@ -24,7 +24,7 @@ from regrade.datasets.tasks import Limits
 from regrade.evaluators import inside
 from regrade.evaluators.execution.worker import ENVIRONMENT, write_programs
 from regrade.evaluators.sandboxes import Mount, SandboxError
-from regrade.evaluators.sandboxes.docker_images import Execution, ImageContainer, ImageSandbox, activated
+from regrade.evaluators.sandboxes.docker_images import ContainerRun, ImageContainer, ImageSandbox, activated
 from regrade.evaluators.storage.digests import sealed, unsealed
 
 PROGRAMS = "/regrade"
@@ -189,11 +189,11 @@ def examine(image: ContainerImage, identity: str, workdir: str) -> ImageFacts:
     )
 
 
-def _run(container: ImageContainer, image: ContainerImage, *command: str) -> Execution:
+def _run(container: ImageContainer, image: ContainerImage, *command: str) -> ContainerRun:
     return container.execute(command, environment=tests_environment(image), seconds=EXAMINATION_SECONDS)
 
 
-def _shell_of(image: ContainerImage, workdir: str, done: Execution) -> str:
+def _shell_of(image: ContainerImage, workdir: str, done: ContainerRun) -> str:
     """The shell of the image, by a first look into it. Raises UserError: it has no such user or folder."""
     if done.status == NOT_STARTED and image.user:
         raise UserError(f"the image {image.name!r} has no user {image.user!r}: {done.output.strip()[:200]}")
@@ -208,7 +208,7 @@ def _shell_of(image: ContainerImage, workdir: str, done: Execution) -> str:
     return shell
 
 
-def _check_activation(image: ContainerImage, done: Execution) -> None:
+def _check_activation(image: ContainerImage, done: ContainerRun) -> None:
     if done.status:
         last = (done.output.strip().splitlines() or [f"exit status {done.status}"])[-1]
         raise UserError(f"the lines of 'activate' fail in the image {image.name!r}: {last[:200]}")
