@@ -23,7 +23,7 @@ from nemo_gym.base_resources_server import (
     BaseVerifyResponse,
     SimpleResourcesServer,
 )
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from regrade.policy_training.adapters.configured import configured_verdicts
 from regrade.policy_training.adapters.verdicts import Answer, Verdict
@@ -47,7 +47,7 @@ class RegradeVerifyResponse(BaseVerifyResponse):  # type: ignore[misc]
     failure_kind: str | None = None
     failure_reason: str | None = None
     cause: str = ""
-    components: dict[str, float] = {}
+    components: dict[str, float] = Field(default_factory=dict)
 
 
 class RegradeResourcesServer(SimpleResourcesServer):  # type: ignore[misc]
@@ -65,12 +65,8 @@ class RegradeResourcesServer(SimpleResourcesServer):  # type: ignore[misc]
 
 def text_of_response(response: Any) -> str:
     """The text of the last message in a response of OpenAI's Responses API."""
-    texts = [
-        "".join(getattr(part, "text", "") for part in item.content)
-        for item in response.output
-        if item.type == "message"
-    ]
-    return texts[-1] if texts else ""
+    messages = [item for item in response.output if item.type == "message"]
+    return "".join(getattr(part, "text", "") for part in messages[-1].content) if messages else ""
 
 
 def fields_of(verdict: Verdict) -> dict[str, Any]:

@@ -6,8 +6,8 @@
     [taskset.task.metrics.regrade_components]
     fn = "regrade.policy_training.adapters.verifiers:components"
 
-`REGRADE_TASKS` and `REGRADE_REWARD` name the tasks and the reward. The id of the task is that of verifiers' task, or else
-its name.
+`REGRADE_TASKS` and `REGRADE_REWARD` name the tasks and the reward. The id of the task is that of verifiers' task, or
+else its name.
 
 Unscored: an exception in a reward leaves all rewards of the trace None, and the trace has an error.
 """

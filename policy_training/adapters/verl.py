@@ -74,7 +74,7 @@ def task_of_row(ground_truth: Any, extra_info: Mapping[str, Any] | None) -> str:
 class RegradeRewardManager:
     """`reward.reward_manager={source: importlib, name: RegradeRewardManager, module: {path: pkg://...adapters.verl}}`.
 
-    It scores the patch itself where the agent loop puts one into `extra_fields` as `patch`, and else the decoded answer.
+    It scores the patch where the agent loop puts one into `tool_extra_fields` as `patch`, and else the decoded answer.
     """
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **_of_verl: Any) -> None:
