@@ -9,8 +9,8 @@
 `REGRADE_TASKS` and `REGRADE_REWARD` name the tasks and the reward; `task_id` of a row of the data set is the id of its
 task, and `patch`, if an agent server adds it, is judged in the place of the response's text.
 
-Unscored: `mask_sample` is true, `failure_kind` is `infrastructure` and `failure_reason` says why; `reward` is 0, as the
-form needs a number. A trainer must leave such rows out: NeMo Gym itself does not.
+Unscored: `mask_sample` is true, `failure_kind` is `verifier_error` and `failure_reason` says why; `reward` is 0, as the
+form needs a number. NeMo Gym 0.7 leaves masked rows out of its own scores; a trainer must leave out their groups.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from pydantic import ConfigDict, Field
 from regrade.policy_training.adapters.configured import configured_verdicts
 from regrade.policy_training.adapters.verdicts import Answer, Verdict
 from regrade.policy_training.adapters.versions import warn_if_untested
+
+VERIFIER_ERROR = "verifier_error"
+"""Of NeMo Gym's vocabulary of failures: the verifier could not measure the answer."""
 
 
 class RegradeVerifyRequest(BaseVerifyRequest):  # type: ignore[misc]
@@ -72,6 +75,6 @@ def text_of_response(response: Any) -> str:
 def fields_of(verdict: Verdict) -> dict[str, Any]:
     """The fields of a verify response."""
     if verdict.value is None:
-        failure = {"failure_kind": "infrastructure", "failure_reason": verdict.cause}
+        failure = {"failure_kind": VERIFIER_ERROR, "failure_reason": verdict.cause}
         return {"reward": 0.0, "mask_sample": True, **failure, "cause": verdict.cause, "components": {}}
     return {"reward": verdict.value, "cause": verdict.cause, "components": dict(verdict.components)}

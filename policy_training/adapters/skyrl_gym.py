@@ -2,7 +2,7 @@
 
     skyrl_gym.register(
         id="regrade",
-        entry_point="regrade.policy_training.adapters.skyrl_gym:PatchEnvironment",
+        entry_point="regrade.policy_training.adapters.skyrl_gym:AnswerEnvironment",
         kwargs={"env_config": {"tasks": "tasks.jsonl", "reward": "my_rewards.py:fix_bug"}},
     )
 
@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skyrl_gym.envs.base_text_env import BaseTextEnv
+
 from regrade.policy_training.adapters.configured import configured_verdicts, value_of
 from regrade.policy_training.adapters.verdicts import Answer, Verdict
 from regrade.policy_training.adapters.verl import task_of_row
@@ -27,8 +29,8 @@ Messages = list[dict[str, str]]
 UNREADABLE = "No patch could be read from this answer. Write it again, as SEARCH/REPLACE edits or as a unified diff."
 
 
-class PatchEnvironment:
-    """SkyRL's text environment; it has the methods of `BaseTextEnv`, and needs no part of the package."""
+class AnswerEnvironment(BaseTextEnv):  # type: ignore[misc]
+    """SkyRL's text environment of one task."""
 
     def __init__(self, env_config: Mapping[str, Any] | None = None, extras: Mapping[str, Any] | None = None) -> None:
         """
@@ -39,6 +41,7 @@ class PatchEnvironment:
         Raises:
             UserError: no task is named, or it is unknown.
         """
+        super().__init__()
         warn_if_untested("skyrl-gym")
         row = extras or {}
         self._verdicts = configured_verdicts(**dict(env_config or {}))
