@@ -61,8 +61,8 @@ class RegradeResourcesServer(SimpleResourcesServer):  # type: ignore[misc]
     async def verify(self, body: RegradeVerifyRequest) -> RegradeVerifyResponse:
         """Raises UserError: the task is unknown."""
         warn_if_untested("nemo-gym")
-        given = {"text": text_of_response(body.response)} if body.patch is None else {"patch": body.patch}
-        verdict = await configured_verdicts().of_one(Answer(body.task_id, **given))
+        text = text_of_response(body.response) if body.patch is None else None
+        verdict = await configured_verdicts().of_one(Answer(body.task_id, patch=body.patch, text=text))
         return RegradeVerifyResponse(**{**body.model_dump(), **fields_of(verdict)})
 
 

@@ -5,7 +5,7 @@ In a Python file of the task's `tests/`:
     import rewardkit
     import regrade.policy_training.adapters.rewardkit  # registers the criterion
 
-    rewardkit.criteria.regrade(task_id="add-1", weight=1.0)
+    rewardkit.regrade(task_id="add-1", weight=1.0)
 
 `REGRADE_TASKS` and `REGRADE_REWARD` name the tasks and the reward. RewardKit limits a criterion to [0, 1]: use a plain
 reward, or a `TrainingReward` of that range.

@@ -34,15 +34,17 @@ def judged(answer: str) -> tuple[float | None, dict]:
         assert "second()" in begun.observation["messages"][1]["content"]
         result = client.step({"text": answer})
         assert result.done
-        return result.reward, result.observation.get("metadata") or {}
+        return result.reward, result.observation["metadata"]
 
 
-assert judged(FIX)[0] == expected["fix"]
+reward, metadata = judged(FIX)
+assert reward == expected["fix"]
+assert metadata["components"]["resolved"] == 1.0
 assert judged(BREAK)[0] == expected["break"]
 assert judged(MALFORMED)[0] == expected["malformed"]
 reward, metadata = judged(LOST)
 assert reward is None, reward
-assert not metadata or DAEMON in metadata["cause"]
+assert DAEMON in metadata["cause"]
 server.should_exit = True
 report(
     "openenv",

@@ -12,7 +12,7 @@ CRITERIA = """\
 import rewardkit
 import regrade.policy_training.adapters.rewardkit
 
-rewardkit.criteria.regrade(task_id="second", weight=1.0)
+rewardkit.regrade(task_id="second", weight=1.0)
 """
 
 

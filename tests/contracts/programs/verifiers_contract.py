@@ -5,6 +5,7 @@ import asyncio
 import verifiers.v1 as vf
 from shared import BREAK, FIX, LOST, refused, report, values
 from verifiers.v1.configs.task import RewardFunctionConfig
+from verifiers.v1.trace import AgentInfo, TraceTask
 
 MODULE = "regrade.policy_training.adapters.verifiers"
 expected = values()
@@ -17,7 +18,8 @@ def task_and_trace(answer: str) -> tuple[vf.Task, vf.Trace]:
     )
     assert isinstance(config.rewards["regrade"], RewardFunctionConfig)
     task = vf.Task(data, config)
-    trace = vf.Trace(task=data)
+    named = TraceTask(type="Task", data=data, key=task.key, hash=task.hash)
+    trace = vf.Trace(task=named, agent=AgentInfo(config=vf.AgentConfig()))
     trace.root_reply = answer
     return task, trace
 

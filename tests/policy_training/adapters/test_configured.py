@@ -6,13 +6,10 @@ import asyncio
 import importlib.metadata
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
 from contracts.packages import CONTRACTS
 from contracts.task_folder import variables
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,4 +208,4 @@ def test_trl_learns_nothing_from_a_group_with_an_unscored_attempt(
     assert lost == [0.0] * 4, "not the advantages of three attempts against a mean that lacks the fourth"
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
     assert rewards[0] == rewards[2]
-    assert math.isnan(rewards[1]), "no mean counts the unscored group as 0"
+    assert rewards[1] is None, "no mean counts the unscored group as 0"
