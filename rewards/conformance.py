@@ -112,8 +112,10 @@ def examine_reward(
     results: dict[str, Violation | Untested | None] = {}
     answered: list[EvidenceSet] = []
     """The examples of the first rule, if it holds: those of all rules that draw nothing further are the same."""
+    is_silent = False
+    """Was none of the examples of the first rule answered? Nothing that reads an answer can be tested then."""
     for tested, (name, rule) in enumerate(RULES.items(), 1):
-        if rule in CONCERNS and CONCERNS[rule] not in reward.needs:
+        if (rule in CONCERNS and CONCERNS[rule] not in reward.needs) or (is_silent and rule is not _bounded):
             results[name] = UNTESTED
         elif rule not in DRAWING and answered and _holds(rule, reward, answered):
             results[name] = None
@@ -122,6 +124,8 @@ def examine_reward(
             results[name] = _test_rule(name, rule, reward, sets, examples, seen)
             if rule is _answers and results[name] is None:
                 answered = seen
+            elif rule is _answers:
+                is_silent = not any(_is_answered(reward, evidence) for evidence in seen)
         if progress is not None:
             progress(tested, len(RULES))
     return results
@@ -197,6 +201,14 @@ def _answers(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
         reward.evaluate(evidence)
     except RewardError as error:
         raise _PropertyError(str(error), evidence) from error
+
+
+def _is_answered(reward: Reward, evidence: EvidenceSet) -> bool:
+    try:
+        reward.evaluate(evidence)
+    except RewardError:
+        return False
+    return True
 
 
 def _bounded(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:

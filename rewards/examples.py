@@ -34,16 +34,21 @@ def examples(kind: type) -> st.SearchStrategy[Any]:
     return test_runs() if kind is TestRun else _of(kind)
 
 
+# Built once: a strategy that is built while it draws is checked anew in each example.
+_TESTS = st.lists(st.sampled_from([f"{file}::test_{number}" for file in FILES[2:] for number in range(4)]), unique=True)
+_STATUSES = st.sampled_from([TestStatus.PASSED, TestStatus.FAILED, *TestStatus])
+_MESSAGES = st.sampled_from(("", "assert 1 == 2"))
+_ENDS = st.sampled_from([End.COMPLETED] * 20 + list(End))
+
+
 @st.composite
 def test_runs(draw: st.DrawFn) -> TestRun:
     """Runs of up to eight tests in two files, with every status, and of tests that fail at the base and are no goal; 4
     of 25 ended early."""
-    ids = [f"{file}::test_{number}" for file in FILES[2:] for number in range(4)]
-    tests = draw(st.lists(st.sampled_from(ids), unique=True))
+    tests = draw(_TESTS)
     split = draw(st.integers(0, min(3, len(tests))))
-    statuses = st.sampled_from([TestStatus.PASSED, TestStatus.FAILED, *TestStatus])
-    outcomes = {test: TestOutcome(draw(statuses), draw(st.sampled_from(("", "assert 1 == 2")))) for test in tests}
-    end = draw(st.sampled_from([End.COMPLETED] * 20 + list(End)))
+    outcomes = {test: TestOutcome(draw(_STATUSES), draw(_MESSAGES)) for test in tests}
+    end = draw(_ENDS)
     detail = "" if end is End.COMPLETED else "stopped"
     unnamed = tuple(f"{FILES[3]}::test_unnamed_{number}" for number in range(draw(st.integers(0, 2))))
     return TestRun(

@@ -236,7 +236,11 @@ def test_the_time_of_a_patch_is_that_of_the_tests_that_it_reaches(tmp_path):
     for name in ("one", "two"):
         (repo / f"test_{name}.py").write_text(f"import time\ndef test_{name}(): time.sleep(4)\n")
     task = local_task(repo, runs=1, cache=tmp_path / "cache")
-    assert wall_seconds(task, frozenset(task.pass_to_pass)) == task.limits.wall_seconds >= 40
-    # Five times the longest test, as that may have made what others use too, would be less.
-    assert wall_seconds(task, frozenset({"test_quick.py::test_quick"})) == 30
-    assert 40 <= wall_seconds(task, frozenset({"test_one.py::test_one"})) <= task.limits.wall_seconds
+    whole, quick, one = (
+        wall_seconds(task, frozenset(tests))
+        for tests in (task.pass_to_pass, {"test_quick.py::test_quick"}, {"test_one.py::test_one"})
+    )
+    assert whole == task.limits.wall_seconds >= 40
+    assert 40 <= one <= whole
+    # A busy machine makes all limits longer. That of the quick file has the time of the longest test, not of both.
+    assert quick <= max(30, whole - 5 * 4 + 1)

@@ -6,6 +6,7 @@ failure names the method, and the methods here that override it are to be read b
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import tomllib
@@ -129,6 +130,7 @@ READS = {
 }
 
 
+@functools.cache
 def source(kind: type) -> str:
     """Of a class and its bases outside of this project."""
     return "\n".join(
