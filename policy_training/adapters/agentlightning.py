@@ -1,7 +1,8 @@
 """Agent Lightning 1.0: the reward event of an attempt.
 
     verdict = await configured_verdicts().of_one(Answer(task_id, patch=patch))
-    client.post_with_retry(f"/api/rollouts/{rollout_id}/attempt/{attempt_id}/events", json=reward_event(verdict, task_id))
+    path = f"/api/rollouts/{rollout_id}/attempt/{attempt_id}/events"
+    client.post_with_retry(path, json=reward_event(verdict, task_id))
 
 Unscored: `reward_event` raises. Let the exception end the agent, so that its rollout fails: a rollout that succeeds
 without a reward event is filled in with 0.
