@@ -124,7 +124,7 @@ def test_a_trainer_without_unscored_gets_an_error() -> None:
 
 def test_an_untested_version_is_named_beside_the_tested_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "version", lambda _: "2.0.0")
-    with pytest.warns(UserWarning, match=r"verl 2\.0\.0 is installed.* tested with verl>=0\.9\.1,<0\.10"):
+    with pytest.warns(UserWarning, match=r"verl 2\.0\.0 is installed.* written for verl>=0\.9\.1,<0\.10"):
         versions.warn_if_untested("verl")
 
 
@@ -132,6 +132,6 @@ def test_the_tested_ranges_are_those_of_the_contracts() -> None:
     pinned = {requirement.split("==")[0]: requirement.split("==")[1] for contract in CONTRACTS
               for requirement in (*contract.requirements, *contract.without_dependencies) if "==" in requirement}  # fmt: skip
     pinned["trl"] = importlib.metadata.version("trl")
-    assert pinned.keys() == versions.TESTED.keys()
+    assert pinned.keys() == versions.WRITTEN_FOR.keys()
     for package, number in pinned.items():
-        assert versions.SpecifierSet(versions.TESTED[package]).contains(number), package
+        assert versions.SpecifierSet(versions.WRITTEN_FOR[package]).contains(number), package
