@@ -38,7 +38,7 @@ def warn_if_untested(package: str) -> None:
         is_tested = False
     if not is_tested:
         warnings.warn(
-            f"{package} {installed} is installed, and its adapter is written for {package}{WRITTEN_FOR[package]}: install "
-            "such a version, or check what an unscored answer does before you train",
+            f"{package} {installed} is installed, and its adapter is written for {package}{WRITTEN_FOR[package]}: "
+            "install such a version, or check what an unscored answer does before you train",
             stacklevel=3,
         )
