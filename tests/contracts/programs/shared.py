@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -40,14 +41,11 @@ verdicts.FIRST_PAUSE = 0.001
 
 
 def refused(call: Callable[[], Any]) -> str:
-    """The name of the exception with which a call ends; its message, or that of its cause, names the failure."""
+    """The name of the exception with which a call ends; it, its cause or a member of its group names the failure."""
     try:
         result = call()
     except Exception as error:
-        chain = [error]
-        while chain[-1].__cause__ is not None:
-            chain.append(chain[-1].__cause__)
-        if not any(DAEMON in str(each) for each in chain):
+        if DAEMON not in "".join(traceback.format_exception(error)):  # with causes and the members of groups
             raise
         return type(error).__name__
     raise AssertionError(f"an unscored answer ends in {result!r}")
