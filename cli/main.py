@@ -26,6 +26,7 @@ from regrade.cli import (
     doctor,
     evaluate,
     explain,
+    export_results,
     import_results,
     logs,
     plan,
@@ -115,6 +116,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("evaluate plan")(plan.plan)
 app.command("compare")(compare.compare)
 app.command("import")(import_results.import_results)
+app.command("export")(export_results.export_results)
 app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")

@@ -1,4 +1,4 @@
-"""`regrade tasks`: list, show, validate or build tasks, and make demonstrations of them."""
+"""`regrade tasks`: list, show, validate, build, export or import tasks, and make demonstrations of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from regrade.cli import task_formats
 from regrade.cli.console import activities, one_line, print_json, progress
 from regrade.cli.loading import is_ready_made, limited, load, load_one, measured
 from regrade.cli.options import (
@@ -42,7 +43,7 @@ INVALID = 2
 MOST_SHOWN = 8
 
 app = typer.Typer(
-    help="List, show, validate, build or demonstrate tasks.",
+    help="List, show, validate, build, export, import or demonstrate tasks.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -50,9 +51,16 @@ app = typer.Typer(
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="builtin, cross-module, a task file (.json, .jsonl) or a recipe folder."),
+    typer.Argument(
+        metavar="SOURCE",
+        help="builtin, cross-module, a task file, a task set, a recipe folder, or what `tasks export` wrote.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per task on stdout.")]
+
+
+app.command("export")(task_formats.export)
+app.command("import")(task_formats.import_tasks)
 
 
 @app.command("list")

@@ -32,6 +32,11 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     return _compiled(tuple(patterns)).fullmatch(path) is not None
 
 
+def regex_of(patterns: Iterable[str]) -> str:
+    """A regular expression that matches the whole of each path that one of the globs matches."""
+    return _compiled(tuple(patterns)).pattern
+
+
 @lru_cache(maxsize=256)
 def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
     wildcards = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from regrade.datasets.catalogue import CatalogueEntry
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.harbor import is_harbor
+from regrade.datasets.formats.swe_bench_export import FORMS, INSTANCES
 from regrade.datasets.formats.task_files import list_task_file, read_task_file, read_wrong_fixes
+from regrade.datasets.formats.task_rows import PARQUET
 from regrade.datasets.formats.task_sets import TASKS
+from regrade.datasets.graded.records import Findings
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
 from regrade.datasets.mutation.rebuilding import MUTATION, rebuild, task_id, wrong_fixes
@@ -42,23 +46,30 @@ def load_tasks(
     split: str | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    repositories: Path | None = None,
+    findings: Findings | None = None,
 ) -> list[Task]:
     """Tasks, always in the same order.
 
     Args:
         source: `builtin` or `cross-module` (`READY_MADE`); a folder or a file of recipes, written by `regrade tasks
-            build`; the folder of a task set, written by the same command; or a task file (`.json`, `.jsonl`) in the
-            format of `regrade.datasets.formats.task_files`.
+            build`; the folder of a task set, written by the same command; a task file (`.json`, `.jsonl`) in the
+            format of `regrade.datasets.formats.task_files`; a file of SWE-bench instances (also `.parquet`), or a
+            folder that `regrade tasks export` wrote.
         split: one of `SPLITS`, for recipes, or of the names in the task file; None for all tasks.
         cache: the folder of fetched packages; None for the default.
         progress: called with (packages fetched, packages needed).
+        repositories: clones of what instances name: a folder, or a JSON file `{"owner/name": URL}`; None: the
+            folder `repositories` beside the file.
+        findings: receives what is odd in the lists of tests of instances, which is then left out; None: an error.
 
     Raises:
         UserError: the source is unreadable or wrong, a package cannot be fetched, or the split is unknown.
     """
     path, files = _files(source)
     if not files:
-        return read_task_file(path, cache, split)
+        return read_task_file(path, cache, split, repositories=repositories, findings=findings)
     check_split(split)
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
     roots = fetch_all([recipes.package for recipes in selected], cache, progress)
@@ -145,8 +156,11 @@ def load_wrong_fixes(
 def _files(source: str | Path) -> tuple[Path, list[Path]]:
     """The path of a source, and its recipe files; a task file has none."""
     path = READY_MADE.get(str(source)) or Path(source)
-    if (path / TASKS).is_file():
-        return path / TASKS, []
+    for name in (TASKS, *(f"{INSTANCES}.{form}" for form in FORMS)):
+        if (path / name).is_file():
+            return path / name, []
+    if path.is_dir() and is_harbor(path):
+        return path, []
     if not path.exists():
         names = ", ".join(READY_MADE)
         raise UserError(f"no task file or folder of recipes at {path}: pass its path, or one of: {names}")
@@ -162,7 +176,7 @@ def _has(recipes: PackageRecipes, split: str | None) -> bool:
 
 
 def _is_recipe_file(path: Path) -> bool:
-    if path.suffix == ".jsonl":
+    if path.suffix in (".jsonl", PARQUET):
         return False
     value = parse_json(read_text(path), str(path))
     return isinstance(value, dict) and "tasks" in value

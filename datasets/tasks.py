@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from regrade.datasets.container_images import ContainerImage
 from regrade.datasets.globs import ProtectedFiles
 from regrade.datasets.patches import Patch
 
@@ -217,7 +218,11 @@ class TestSuite:
     configuration: str | None = None
     """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"
-    """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`."""
+    """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`. With an image: its
+    result reader."""
+    image: ContainerImage | None = field(default=None, repr=False)
+    """The Docker image that the tests run in; None: they run in the environment of the task's requirements. Digests
+    contain it beside the representation of a suite."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
     """`file::qualified.function` -> ids of tests that execute it, and file -> ids of tests that read its text; measured
     once on the base; None: unknown."""
@@ -313,5 +318,6 @@ class Task:
     def digest(self) -> str:
         """SHA-256 of all inputs of a verdict: base, tests, environment and limits (not the instruction)."""
         tests = (self.fail_to_pass, self.pass_to_pass, *([self.unnamed] if self.unnamed else []))
-        parts = (self.base.digest, *tests, self.suite, self.requirements, self.limits)
+        image = () if self.suite.image is None else (self.suite.image,)
+        parts = (self.base.digest, *tests, self.suite, self.requirements, self.limits, *image)
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -22,9 +22,13 @@ class Assured(Reward):
 
     @property
     def needs(self) -> frozenset[type]:
-        return frozenset({Verification})
+        # The lowest levels depend on the sandbox and on the way to read results, which every verdict states.
+        return frozenset({Verification} if self.level > AssuranceLevel.IN_PROCESS else {TestRun})
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
+        if self.level <= AssuranceLevel.IN_PROCESS:
+            is_reached = evidence.assurance >= self.level
+            return Judgement(float(is_reached), evidence.assurance if is_reached else f"{evidence.assurance} only")
         verification: Verification = evidence.records[Verification]
         if verification.reaches(self.level):
             return Judgement(1.0, f"{verification.level}: {verification.why}")
@@ -88,6 +92,8 @@ def at_level(reward: Reward, level: str | None, *, whole_suite: bool = True) -> 
 
 def assured(level: AssuranceLevel | str) -> Assured:
     """1 if the verdict reaches `level`, one of `tripwired`, `out-of-process` and `held-out`, else 0.
+
+    `in-process` verifies nothing; it refuses outcomes that are read from what a patch prints (`unsealed`).
 
     A gate: `tests.only_if(assured("out-of-process"))`. It also closes if the task does not allow that level, because an
     unverifiable verdict must not pay; `regrade doctor TASKS` reports which tasks allow it.

@@ -10,6 +10,8 @@ class AssuranceLevel(StrEnum):
 
     UNCONFINED = "unconfined"
     """The candidate's code ran in a plain process without isolation."""
+    UNSEALED = "unsealed"
+    """It ran in a sandbox, and the outcomes are read from what the tests print; the candidate's code can print too."""
     IN_PROCESS = "in-process"
     """It ran in a sandbox, in the process of the tests, and can forge their outcomes."""
     TRIPWIRED = "tripwired"
@@ -44,6 +46,7 @@ class AssuranceLevel(StrEnum):
 NOT_EXCLUDED = {
     AssuranceLevel.UNCONFINED: "unconfined: does not exclude any tampering, with the tests or with this machine "
     "(docs/security.md)",
+    AssuranceLevel.UNSEALED: "unsealed: does not exclude outcomes that the patch printed itself (docs/containers.md)",
     AssuranceLevel.IN_PROCESS: "in-process: does not exclude answers made for the tests, nor tampering in the tests' "
     "process that leaves no sign (docs/security.md)",
 }

@@ -14,6 +14,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 MODULES = (
     "regrade.datasets.episodes",
     "regrade.datasets.errors",
+    "regrade.datasets.exports",
     "regrade.datasets.patches",
     "regrade.datasets.rollouts",
     "regrade.datasets.sources",

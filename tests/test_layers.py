@@ -18,7 +18,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"mutation", "graded"}),
         frozenset({"mining"}),
         frozenset({"formats", "trajectories"}),
-        frozenset({"sources"}),
+        frozenset({"sources", "exports"}),
     ),
     "evaluators": (
         frozenset({"storage", "sandboxes", "inside", "static"}),

@@ -84,6 +84,11 @@ class GitHistory:
         except UnicodeDecodeError:
             return None
 
+    def resolved(self, name: str) -> str | None:
+        """The whole id of a commit, of the beginning of an id, or of `ID^`, its parent; None: there is none."""
+        done = self._run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        return None if done.returncode else done.stdout.decode().strip()
+
     def export(self, sha: str, folder: Path) -> None:
         """Write the files of a commit into a new folder, without any history. It appears in one rename.
 
@@ -101,6 +106,15 @@ class GitHistory:
             appear(files, folder)
 
     def _git(self, *arguments: str, environment: Mapping[str, str] | None = None) -> bytes:
+        done = self._run(*arguments, environment=environment)
+        if done.returncode:
+            why = _last_line(done.stderr)
+            raise UserError(
+                f"git can't read the history in {self.folder} ({why}): delete that folder, so that it is cloned again"
+            )
+        return done.stdout
+
+    def _run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
         command = ["git", f"--git-dir={self.folder}"]
         for setting in _CONFIGURATION:
             command += ["-c", setting]
@@ -111,7 +125,7 @@ class GitHistory:
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [*command, *arguments],
                 capture_output=True,
                 check=False,
@@ -120,12 +134,6 @@ class GitHistory:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"git could not read {self.folder}: {error}") from error
-        if done.returncode:
-            why = _last_line(done.stderr)
-            raise UserError(
-                f"git can't read the history in {self.folder} ({why}): delete that folder, so that it is cloned again"
-            )
-        return done.stdout
 
 
 def clone(source: str, folder: Path) -> GitHistory:

@@ -126,7 +126,7 @@ def _create(requirements: Sequence[str], folder: Path) -> None:
 def installed_packages(suite: TestSuite, root: Path) -> Path | None:
     """The folder of installed packages inside a repository, which is no part of its tree; None: there is none."""
     folder = root / "node_modules"
-    return folder if suite.runner == "node" and folder.is_dir() else None
+    return folder if (suite.runner == "node" or suite.image is not None) and folder.is_dir() else None
 
 
 @lru_cache(maxsize=16)

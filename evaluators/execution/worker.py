@@ -47,6 +47,8 @@ TOLD_SECONDS = 0.2
 """Shortest interval between two reports of what runs."""
 BUILD_SECONDS, BUILD_SLACK = 30.0, 5.0
 """Further time for a patch whose extensions are built: this, and so many times the duration of the base's build."""
+OUTPUT_TAIL = 4000
+"""Characters of what a candidate prints that are kept."""
 TOOLS = "/tools"
 """Path in the sandbox of programs from outside the system folders."""
 ENVIRONMENT = {
@@ -211,7 +213,7 @@ class Worker:
         self._scratch = scratch
         self._limits = limits or Limits()
         self._writable_bytecode = writable_bytecode
-        self._programs = Mount(_programs(scratch / "programs"), "/regrade")
+        self._programs = Mount(write_programs(scratch / "programs"), "/regrade")
         self._bytecode: Mount | None = None
         if bytecode and (sandbox.isolated or writable_bytecode):  # candidates must not write byte code of others
             self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode)
@@ -482,7 +484,7 @@ class Worker:
         return WorkerDiedError(reason, running=running, killed=self._killed)
 
 
-def _programs(folder: Path) -> Path:
+def write_programs(folder: Path) -> Path:
     """Copies the programs that run inside, importable by their own names without the rest of the package."""
     source = Path(inside.__file__).parent
     for path in source.rglob("*.py"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.process_identity import is_gone, this_process
+from regrade.datasets.tasks import Limits
 from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
@@ -23,6 +24,7 @@ LABEL = "org.regrade.worker"
 OWNER = "org.regrade.owner"
 HOST_IMAGE = "regrade-host"
 TRIAL_SECONDS = 30.0
+STANDARD_STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 WORKER_MEMORY_MB = 256
 """Memory of the worker itself, beside the candidate's."""
 
@@ -91,15 +93,19 @@ class Docker:
         import docker
 
         folders = [] if self.image else [Mount(folder, str(folder)) for folder in self._folders(program.python)]
-        python = "python3" if self.image else str(program.python.absolute())
         try:
             client = docker.APIClient(timeout=60, **docker.utils.kwargs_from_env())
-            mounts, command = [*folders, *program.mounts], [python, *program.arguments]
-            if _runtime(client):
-                command = system_calls.filtered_in_gvisor(python, program.arguments)
+            mounts = [*folders, *program.mounts]
+            command = self._command(program, is_gvisor=_runtime(client) is not None)
             return ContainerSession(client, self._configuration(client, command, mounts, program))
         except docker.errors.DockerException as error:
             raise SandboxError(f"the container did not start: {_first_line(error)}") from error
+
+    def _command(self, program: Program, *, is_gvisor: bool) -> list[str]:
+        python = "python3" if self.image else str(program.python.absolute())
+        if is_gvisor:
+            return system_calls.filtered_in_gvisor(python, program.arguments)
+        return [python, *program.arguments]
 
     def _configuration(self, client: Any, command: list[str], mounts: list[Mount], program: Program) -> dict[str, Any]:
         from docker.types import Mount as Bind
@@ -114,20 +120,14 @@ class Docker:
         is_root = os.geteuid() == 0
         user = "0:0" if is_root else f"{os.getuid()}:{os.getgid()}"
         host = client.create_host_config(
-            network_mode="none",
+            **hardening(client, program.limits),
             read_only=True,
             mounts=binds,
-            cap_drop=["ALL"],
             cap_add=["SETUID", "SETGID", "KILL"] if is_root else [],
-            security_opt=["no-new-privileges", f"seccomp={system_calls.profile()}"],
-            pids_limit=max(256, 2 * program.limits.processes),
             mem_limit=memory,
             memswap_limit=memory,
             tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={program.scratch_mb}m"},
-            shm_size=64 << 20,
-            ipc_mode="private",
             auto_remove=True,
-            runtime=_runtime(client),
             ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="core", soft=0, hard=0)],
         )
         return {
@@ -140,9 +140,68 @@ class Docker:
             "stdin_open": True,
             "detach": False,
             "host_config": host,
-            "labels": {LABEL: "1", OWNER: this_process()},
+            "labels": labels(),
             "working_dir": "/",
         }
+
+
+def hardening(client: Any, limits: Limits) -> dict[str, Any]:
+    """What every container has in common: no network, no capabilities, filtered system calls, few processes."""
+    return {
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges", f"seccomp={system_calls.profile()}"],
+        "pids_limit": max(256, 2 * limits.processes),
+        "shm_size": 64 << 20,
+        "ipc_mode": "private",
+        "runtime": _runtime(client),
+    }
+
+
+def labels() -> dict[str, str]:
+    """Labels by which containers of a killed process are found and removed."""
+    return {LABEL: "1", OWNER: this_process()}
+
+
+class Frames:
+    """The standard output and error of a container, as the engine's stream multiplexes them."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.socket: socket.socket = getattr(stream, "_sock", stream)
+        self._buffer = b""
+
+    def next(self, deadline: float) -> tuple[int, bytes]:
+        """The number of the stream (1: output, 2: error) and some bytes of it; no bytes at the end.
+
+        Raises TimeoutError at the deadline (of `time.monotonic`). Bytes received before that stay buffered.
+        """
+        header = self._read(8, deadline)
+        if len(header) < 8:
+            return 0, b""
+        kind, size = struct.unpack(">BxxxL", header)
+        try:
+            return kind, self._read(size, deadline)
+        except TimeoutError:
+            self._buffer = header + self._buffer
+            raise
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        """Exactly `size` bytes, or none at the end."""
+        while len(self._buffer) < size:
+            if not is_ready(self.socket.fileno(), deadline - time.monotonic()):
+                raise TimeoutError
+            block = self.socket.recv(1 << 18)
+            if not block:
+                return b""
+            self._buffer += block
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def close(self) -> None:
+        for closing in (self.socket, self._stream):
+            with contextlib.suppress(OSError):
+                closing.close()
 
 
 class ContainerSession:
@@ -154,14 +213,11 @@ class ContainerSession:
 
     def __init__(self, client: Any, configuration: dict[str, Any]) -> None:
         self._client = client
-        self._buffer = b""
         self._errors = b""
         self._closed = False
         self._id = client.create_container(**configuration)["Id"]
         try:
-            stream = client.attach_socket(self._id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            self._stream = stream
-            self._socket: socket.socket = getattr(stream, "_sock", stream)
+            self._frames = Frames(client.attach_socket(self._id, params=STANDARD_STREAMS))
             client.start(self._id)
         except Exception:
             self._remove()
@@ -169,8 +225,8 @@ class ContainerSession:
 
     def send(self, data: bytes) -> None:
         try:
-            self._socket.settimeout(60.0)
-            self._socket.sendall(data)
+            self._frames.socket.settimeout(60.0)
+            self._frames.socket.sendall(data)
         except OSError as error:
             raise SandboxError(f"the container has exited: {self.errors or error}") from error
 
@@ -178,27 +234,10 @@ class ContainerSession:
         """Bytes of standard output; frames of standard error are stored separately."""
         deadline = time.monotonic() + timeout
         while True:
-            header = self._read(8, deadline)
-            if len(header) < 8:
-                return b""
-            kind, size = struct.unpack(">BxxxL", header)
-            data = self._read(size, deadline)
-            if kind == 2:
-                self._errors = (self._errors + data)[-2000:]
-            else:
+            kind, data = self._frames.next(deadline)
+            if kind != 2:
                 return data
-
-    def _read(self, size: int, deadline: float) -> bytes:
-        """Exactly `size` bytes, or none at the end. Bytes received before a time-out stay buffered."""
-        while len(self._buffer) < size:
-            if not is_ready(self._socket.fileno(), deadline - time.monotonic()):
-                raise TimeoutError
-            block = self._socket.recv(1 << 18)
-            if not block:
-                return b""
-            self._buffer += block
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+            self._errors = (self._errors + data)[-2000:]
 
     def kill(self) -> None:
         if not self._closed:
@@ -209,9 +248,9 @@ class ContainerSession:
             return
         self._remove()
         self._closed = True
-        for closing in (self._socket, self._stream, self._client):
-            with contextlib.suppress(OSError):
-                closing.close()
+        self._frames.close()
+        with contextlib.suppress(OSError):
+            self._client.close()
 
     @property
     def errors(self) -> str:

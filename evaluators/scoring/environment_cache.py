@@ -7,7 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.image_environments import ImageEnvironments
 
 
 class EnvironmentCache:
@@ -15,6 +17,7 @@ class EnvironmentCache:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
+        self.images = ImageEnvironments(cache)
         self._lock = threading.Lock()
         self._pythons: dict[tuple[str, ...], Path] = {}
         self._identities: dict[Path, str] = {}
@@ -34,6 +37,14 @@ class EnvironmentCache:
             if python not in self._identities:
                 self._identities[python] = environments.identity(python)
             return self._identities[python]
+
+    def identity_for(self, suite: TestSuite, requirements: tuple[str, ...]) -> str:
+        """Identity of the image of a suite, or else of the interpreter for the requirements.
+
+        Raises:
+            UserError: as `python`, or the image lacks what the tests need.
+        """
+        return self.identity(requirements) if suite.image is None else self.images.identity(suite.image)
 
     def identity(self, requirements: tuple[str, ...]) -> str:
         return self.identity_of(self.python(requirements))

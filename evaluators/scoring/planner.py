@@ -114,8 +114,8 @@ class Planner:
             suite,
             self._digests.of_reach(suite),
             task.limits,
-            self._environments.identity(task.requirements),
-            runner_identity(suite.runner, installed_packages(suite, base.root)),
+            self._environments.identity_for(suite, task.requirements),
+            "" if suite.image else runner_identity(suite.runner, installed_packages(suite, base.root)),
         )
         return key_of([repr(parts)]).hex()
 

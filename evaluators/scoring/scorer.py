@@ -45,7 +45,7 @@ from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Stats, Tally
 from regrade.evaluators.scoring.task_digests import Digests
-from regrade.evaluators.scoring.verifier import Verifier
+from regrade.evaluators.scoring.verifier import Verifier, level_of
 from regrade.evaluators.scoring.waiting_verdicts import WaitingVerdicts
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.evidence_store import EvidenceStore
@@ -142,6 +142,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         """The assurance level of its verdicts."""
         return AssuranceLevel.IN_PROCESS if self.sandbox.isolated else AssuranceLevel.UNCONFINED
 
+    def _assurance_of(self, task: Task) -> AssuranceLevel:
+        return self.assurance if task.suite.image is None else level_of(task.suite.image)
+
     @property
     def stats(self) -> Stats:
         """The counters of this scorer so far."""
@@ -219,7 +222,7 @@ class Scorer(AbstractContextManager["Scorer"]):
             if distinct.missing:
                 self._gather_missing(distinct, batch)
             self._tally.add(hits=int(is_hit))
-            return distinct.evidence(self.assurance)
+            return distinct.evidence(self._assurance_of(distinct.task))
 
         with self._tally.busy():
             evidence, is_shared = self._single_flight.join(self._planner.identity(job, needs, batch.reachable), gather)
@@ -295,7 +298,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._gather_batch(batch, done, len(jobs), progress)
         evidence: dict[int, EvidenceSet] = {}
         for job in distinct_jobs:
-            evidence.update(dict.fromkeys(job.positions, job.evidence(self.assurance)))
+            evidence.update(dict.fromkeys(job.positions, job.evidence(self._assurance_of(job.task))))
         return [evidence[position] for position in range(len(jobs))]
 
     def _predict(self, jobs: Sequence[DistinctJob], batch: Batch) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from regrade.datasets.container_images import ContainerImage
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.run_tests import UNREACHED
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 NOT_CONFINED = "the plain process does not confine a candidate"
+COLD = "each patch runs in a new container of its image, where no second process can verify it"
+PRINTED = "the outcomes are read from what the test command prints, and a patch can print too"
 OTHER_RUNNER = "only the code under pytest tests can run in another process"
+
+
+def level_of(image: ContainerImage) -> AssuranceLevel:
+    """The level of verdicts that nothing verifies."""
+    return AssuranceLevel.IN_PROCESS if image.traits.is_sealed else AssuranceLevel.UNSEALED
 
 
 class Verifier:
@@ -82,8 +90,12 @@ class Verifier:
         return _by_default(self._verified(job, workspace, lambda *_: calibration), required=level)
 
     def _unverifiable(self, job: DistinctJob) -> Verification | None:
-        if not self._worker_pool.isolated:
+        if not self._worker_pool.is_isolated(job.task):
             return Verification(level=AssuranceLevel.UNCONFINED, reachable=AssuranceLevel.UNCONFINED, why=NOT_CONFINED)
+        image = job.task.suite.image
+        if image is not None and not self._worker_pool.is_warm(job.task):
+            level = level_of(image)
+            return Verification(level=level, reachable=level, why=COLD if image.traits.is_sealed else PRINTED)
         if job.task.suite.runner != "pytest":
             return Verification(level=AssuranceLevel.IN_PROCESS, reachable=AssuranceLevel.IN_PROCESS, why=OTHER_RUNNER)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Hashable
 from pathlib import Path
 
 from regrade.datasets.tasks import Task, TestSuite
@@ -11,6 +12,7 @@ from regrade.evaluators.execution.activity import listener
 from regrade.evaluators.execution.environments import installed_packages, toolchain
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
+from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
@@ -39,16 +41,14 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._workers: list[Worker] = []
-        self._preparations: dict[tuple[Path, Path, TestSuite], Preparation] = {}
+        self._preparations: dict[tuple[Hashable, Path, TestSuite], Preparation] = {}
         self._preparing = threading.Lock()
         self.is_stopped = False
 
     def worker(self, task: Task) -> Worker:
         """This thread's worker for the task's environment."""
-        python = self._environments.python(task.requirements)
-        packages = installed_packages(task.suite, task.base.root)
+        environment = self._environment(task)
         current = getattr(self._local, "worker", None)
-        environment = (python, packages, toolchain(task.suite.runner))
         if current is not None and current[0] == environment:
             worker: Worker = current[1]
             return worker
@@ -58,16 +58,27 @@ class WorkerPool:
         self._local.worker = (environment, worker)
         return worker
 
-    @property
-    def isolated(self) -> bool:
-        """Does the sandbox isolate candidates from this machine?"""
-        return self._sandbox.isolated
+    def _environment(self, task: Task) -> tuple[Hashable, ...]:
+        """Equal for tasks that one worker can serve."""
+        packages = installed_packages(task.suite, task.base.root)
+        if task.suite.image is not None:
+            return (task.suite.image, packages)
+        return (self._environments.python(task.requirements), packages, toolchain(task.suite.runner))
+
+    def is_isolated(self, task: Task) -> bool:
+        """Does the task's sandbox isolate candidates from this machine?"""
+        return self._sandbox.isolated or task.suite.image is not None
+
+    def is_warm(self, task: Task) -> bool:
+        """Do its tests run with a warm worker? Raises SandboxError: its image can't be started."""
+        image = task.suite.image
+        return image is None or self._environments.images.facts(image).is_warm(image)
 
     def pair(self, task: Task) -> WorkerPair:
         """This thread's two further workers for the task's environment, connected by a channel."""
-        python = self._environments.python(task.requirements)
+        environment = self._environment(task)
         current = getattr(self._local, "pair", None)
-        if current is not None and current[0] == python:
+        if current is not None and current[0] == environment:
             pair: WorkerPair = current[1]
             return pair
         if current is not None:
@@ -77,34 +88,36 @@ class WorkerPool:
         # A process can connect to a socket in a read-only folder, so the candidate can't fill the disk.
         tests, candidate = (self._new_worker(task, Mount(channel, "/channel", writable)) for writable in (True, False))
         pair = WorkerPair(tests, candidate, channel)
-        self._local.pair = (python, pair)
+        self._local.pair = (environment, pair)
         return pair
 
     def _new_worker(self, task: Task, channel: Mount | None = None) -> Worker:
-        python = self._environments.python(task.requirements)
+        environment = self._worker_environment(task)
         with self._lock:
             scratch = Path(tempfile.mkdtemp(prefix="worker-", dir=self._scratch))
             scratch.chmod(0o755)  # candidates may run as another user
             try:
-                worker = Worker(
-                    self._sandbox,
-                    python,
-                    scratch,
-                    self._bytecode_folder(python),
-                    limits=task.limits,
-                    packages=installed_packages(task.suite, task.base.root),
-                    tools=toolchain(task.suite.runner),
-                    channel=channel,
-                    listener=self._listener,
-                )
+                worker = environment.worker(scratch, limits=task.limits, channel=channel, listener=self._listener)
             except OSError:  # such as a full disk: a retry needs its room
                 remove(scratch)
                 raise
             self._workers.append(worker)
         return worker
 
-    def _bytecode_folder(self, python: Path) -> Path:
-        folder = self._cache / "bytecode" / key_of([str(python), self._environments.identity_of(python)]).hex()[:16]
+    def _worker_environment(self, task: Task) -> WorkerEnvironment:
+        image = task.suite.image
+        packages = installed_packages(task.suite, task.base.root)
+        if image is not None:
+            facts = self._environments.images.facts(image)
+            bytecode = self._bytecode_folder(facts.python, self._environments.images.identity(image))
+            return image_environment(image, facts, packages=packages, bytecode=bytecode)
+        python = self._environments.python(task.requirements)
+        bytecode = self._bytecode_folder(str(python), self._environments.identity_of(python))
+        tools = toolchain(task.suite.runner)
+        return WorkerEnvironment(self._sandbox, python, bytecode=bytecode, packages=packages, tools=tools)
+
+    def _bytecode_folder(self, python: str, identity: str) -> Path:
+        folder = self._cache / "bytecode" / key_of([python, identity]).hex()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -114,19 +127,20 @@ class WorkerPool:
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
-        if not self._sandbox.isolated:
+        if not self.is_isolated(task) or not self.is_warm(task):
             return UNPREPARED
-        python = self._environments.python(task.requirements)
-        key = (python, task.base.root, task.suite)
+        key = (self._environment(task), task.base.root, task.suite)
         with self._preparing, without_candidate():
             if key not in self._preparations:
+                environment = self._worker_environment(task)
+                assert environment.bytecode is not None
                 self._preparations[key] = prepare_suite(
-                    self._sandbox,
-                    python,
+                    environment.sandbox,
+                    environment.python,
                     task.base,
                     task.suite,
                     task.limits,
-                    self._bytecode_folder(python),
+                    environment.bytecode,
                     self._scratch,
                     self._digests.of_root(task.base.root),
                 )

@@ -21,6 +21,7 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.activity import Listener, listener
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.execution.hanging_tests import limits_at_base, run_past_hanging_tests, slow_tests
+from regrade.evaluators.execution.image_environments import ImageEnvironments
 from regrade.evaluators.execution.records import (
     ConfigurationRecord,
     ImportedRecord,
@@ -32,6 +33,7 @@ from regrade.evaluators.execution.records import (
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
+from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.inside.origins import RUNNER
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
@@ -133,15 +135,7 @@ def baseline(
         UserError: no test could be run; the message names the reason.
     """
     limits = limits or Limits(wall_seconds=600.0)
-    settings = _WorkerSettings(
-        sandbox=sandbox or choose(),
-        python=python_for(requirements, cache or default_cache()),
-        scratch=scratch_folder(),
-        limits=limits,
-        packages=installed_packages(suite, tree.root),
-        tools=toolchain(suite.runner),
-        listener=listener(),
-    )
+    settings = _worker_settings(tree, suite, requirements, limits, sandbox, cache or default_cache())
     workers = workers or os.cpu_count() or 1
     try:
         workers = workers if reach else 0
@@ -152,6 +146,28 @@ def baseline(
     finally:
         remove(settings.scratch)
     return _summary(replies, measured, tree, suite)
+
+
+def _worker_settings(
+    tree: Tree,
+    suite: TestSuite,
+    requirements: tuple[str, ...],
+    limits: Limits,
+    sandbox: Sandbox | None,
+    cache: Path,
+) -> _WorkerSettings:
+    packages = installed_packages(suite, tree.root)
+    if suite.image is None:
+        python, tools = python_for(requirements, cache), toolchain(suite.runner)
+        plain = WorkerEnvironment(sandbox or choose(), python, packages=packages, tools=tools)
+    else:
+        try:
+            plain = image_environment(suite.image, ImageEnvironments(cache).facts(suite.image), packages=packages)
+        except SandboxError as error:
+            raise UserError(str(error)) from error
+    scratch = scratch_folder()
+    environment = replace(plain, bytecode=scratch / BYTECODE)
+    return _WorkerSettings(environment=environment, scratch=scratch, limits=limits, listener=listener())
 
 
 def _run_and_measure(
@@ -172,7 +188,7 @@ def _run_and_measure(
     """
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
-    is_measured = suite.runner == "pytest" and workers > 0
+    is_measured = suite.runner == "pytest" and workers > 0 and settings.is_warm
     steps = runs + is_measured
     report(0, steps)
     with _BaselineWorkers(settings, tree, suite) as started:
@@ -237,13 +253,17 @@ class _BaselineWorkers(ExitStack):
         test_limits = limits_at_base(limits, earlier)
         request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier, phase=phase)
         reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
-        reply = _checked(reply, limits, self._settings.python)
-        if not earlier and (path := untested_code(self._tree, self._suite, _sources([reply]), reply)):
+        reply = _checked(reply, limits, self._settings.environment.python)
+        if (
+            not earlier
+            and self._settings.is_warm
+            and (path := untested_code(self._tree, self._suite, _sources([reply]), reply))
+        ):
             raise UserError(
                 f"the tests execute none of the repository's code (nothing of {path}, for example), so no patch would "
                 "be tested: they may import another copy of it. Name the folder of its modules with "
                 "`python_path=FOLDER`, or uninstall the copy from the environment of the tests "
-                f"({self._settings.python})"
+                f"({self._settings.environment.python})"
             )
         return reply
 
@@ -313,28 +333,21 @@ class _BaselineWorkers(ExitStack):
 class _WorkerSettings:
     """The settings of all workers of one baseline."""
 
-    sandbox: Sandbox
-    python: Path
+    environment: WorkerEnvironment
     scratch: Path
     limits: Limits
-    packages: Path | None
-    tools: Path | None
     listener: Listener | None = None
+
+    @property
+    def is_warm(self) -> bool:
+        """Are runs observed in a warm interpreter?"""
+        image, facts = self.environment.image, self.environment.facts
+        return image is None or facts is None or facts.is_warm(image)
 
     def worker(self, name: str) -> Worker:
         folder = self.scratch / name
         folder.mkdir()
-        return Worker(
-            self.sandbox,
-            self.python,
-            folder,
-            self.scratch / BYTECODE,
-            writable_bytecode=True,
-            limits=self.limits,
-            packages=self.packages,
-            tools=self.tools,
-            listener=self.listener,
-        )
+        return self.environment.worker(folder, limits=self.limits, listener=self.listener, writable_bytecode=True)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from regrade.datasets.caches import full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.image_environments import ImageEnvironments
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
@@ -68,9 +69,12 @@ class BaselineCache:
         return used, measured
 
     def _key(self, tree: Tree, suite: TestSuite) -> str:
-        identity = environments.identity(self.python) + environments.runner_identity(
-            suite.runner, environments.installed_packages(suite, tree.root)
-        )
+        if suite.image is not None:
+            identity = ImageEnvironments(self.cache).identity(suite.image)
+        else:
+            identity = environments.identity(self.python) + environments.runner_identity(
+                suite.runner, environments.installed_packages(suite, tree.root)
+            )
         parts = [tree.digest, repr(suite), identity, code_version(), self.sandbox.name, str(self.runs)]
         parts.append(repr(self.test_limit) if self.reach else f"{self.test_limit!r}, no reach")
         return key_of(parts).hex()

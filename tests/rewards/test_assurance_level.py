@@ -12,7 +12,7 @@ from regrade.evaluators.storage.serialisation import decode, encode
 from regrade.rewards import AssuranceLevel, Breakdown, EvidenceSet, Verification, assured
 from regrade.rewards.evidence import TestList
 
-NAMES = ["unconfined", "in-process", "tripwired", "out-of-process", "held-out"]
+NAMES = ["unconfined", "unsealed", "in-process", "tripwired", "out-of-process", "held-out"]
 
 
 def test_levels_are_ordered_by_strength_and_not_by_letters() -> None:
@@ -53,7 +53,7 @@ def test_an_unknown_level_is_no_stored_evidence() -> None:
 def test_a_gate_takes_a_level_or_its_name() -> None:
     assert assured("out-of-process") == assured(AssuranceLevel.OUT_OF_PROCESS)
     assert assured(AssuranceLevel.HELD_OUT).name == "assured(held-out)"
-    with pytest.raises(UserError, match="choose one of unconfined, in-process, tripwired"):
+    with pytest.raises(UserError, match="choose one of unconfined, unsealed, in-process, tripwired"):
         assured("certain")
 
 

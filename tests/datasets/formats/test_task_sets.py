@@ -130,7 +130,7 @@ def edited_task(**keys: Any) -> Callable[[Path], None]:
         (edited_suite(lambda value: value.update(tests=3)), "'tests' must be a list of strings; found 3"),
         (edited_suite(lambda value: value["suite"].update(options=1)), "'options' must be a list of strings"),
         (edited_task(suite="../suites/shop-1.json"), "set a path below the folder of the task file"),
-        (edited_task(options=["-x"]), "'suite' holds python_path, paths, options and requirements"),
+        (edited_task(options=["-x"]), "'suite' holds python_path, paths, options, requirements and image"),
         (edited_task(fail_to_pass=[]), "'fail_to_pass' is empty"),
         (edited_task(repository="repositories/nowhere"), "is not a folder"),
     ],
