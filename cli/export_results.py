@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from regrade.cli.export_trajectories import export_trajectories
 from regrade.cli.options import MOST, Seed, creatable
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
@@ -15,13 +16,17 @@ from regrade.datasets.plurals import counted
 def export_results(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of runs; several for preferences and sft."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folder of a run; several for preferences and sft; for atif also a file or folder of trajectories.",
+        ),
     ],
     form: Annotated[
-        Literal["swe-bench", "preferences", "sft"],
+        Literal["swe-bench", "preferences", "sft", "atif"],
         typer.Option(
             "--format",
-            help="swe-bench: predictions, report.json, summary; preferences, sft: a Hugging Face dataset of patches.",
+            help="swe-bench: predictions, report.json, summary; preferences, sft: a Hugging Face dataset of patches; "
+            "atif: trajectories as ATIF 1.7, the format of Harbor and NeMo Gym.",
         ),
     ],
     out: Annotated[Path, typer.Option(file_okay=False, callback=creatable, help="Folder to write, or to replace.")],
@@ -41,18 +46,21 @@ def export_results(
 
     swe-bench writes a folder for each policy, temperature, sample and seed. `regrade import` reads it. preferences
     pairs attempts at one task with different rewards; sft takes the clean fixes. Both have a card, and
-    `datasets.load_dataset` loads them.
+    `datasets.load_dataset` loads them. atif writes a file an attempt. It converts the trajectories of mini-swe-agent,
+    SWE-agent, OpenHands and Inspect; those of Regrade's own agents keep the tree after each step, and are read back
+    whole.
     """
+    if len(runs) > 1 and form in ("swe-bench", "atif"):
+        raise UserError(f"--format {form} takes one source, found {len(runs)}: export each into a folder of its own")
+    if form == "atif":
+        export_trajectories(runs[0], out)
+        return
     from regrade.evaluators.storage.labelled_attempts import open_attempts
     from regrade.evaluators.storage.run import Run
 
     if form == "swe-bench":
         from regrade.evaluators.storage.exported_results import write_results
 
-        if len(runs) > 1:
-            raise UserError(
-                f"--format swe-bench takes one run, found {len(runs)}: export each into a folder of its own"
-            )
         for each in write_results(Run.open(runs[0]), out, predictions):
             found = counted(each.predictions, "prediction")
             typer.echo(f"{out / each.folder}: {found}, {each.resolved} resolved")

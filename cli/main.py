@@ -1,8 +1,8 @@
 """The `regrade` command: registers all commands, and turns errors and Ctrl-C into messages and exit codes.
 
-Exit codes: 0 success; 1 `compare` found a regression, `agent` broke a test, `rewards check` found an unfit reward,
-`doctor` a bad task; 2 user error or missing requirement; 130 stopped by Ctrl-C (143 by SIGTERM). Any other error is a
-defect with a stack trace.
+Exit codes: 0 success (`serve`: stopped by a signal); 1 `compare` found a regression, `agent` broke a test, `rewards
+check` found an unfit reward, `doctor` a bad task; 2 user error or missing requirement; 130 stopped by Ctrl-C (143 by
+SIGTERM). Any other error is a defect with a stack trace.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from regrade.cli import (
     reward_model,
     rewards,
     score,
+    serve,
     study,
     tasks,
     train,
@@ -99,7 +100,6 @@ app = typer.Typer(
     name="regrade",
     help="Rewards and regression verdicts for code agents: what does a patch fix, and what does it break?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
@@ -124,6 +124,7 @@ app.add_typer(reward_model.app, name="reward-model")
 app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 app.command("study")(study.study)
+app.command("serve")(serve.serve)
 
 
 def _version(is_requested: bool) -> None:

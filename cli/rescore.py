@@ -1,4 +1,4 @@
-"""`regrade rescore`: another reward for a finished run, from its stored evidence."""
+"""`regrade rescore`: another reward for a finished run, from its stored evidence; or trajectories, judged again."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regrade.cli.console import print_json, stderr, stdout, stdout_to_stderr
-from regrade.cli.options import creatable
+from regrade.cli.console import one_line, print_json, stderr, stdout, stdout_to_stderr
+from regrade.cli.options import AssuranceOption, SandboxName, Workers, creatable
+from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def rescore(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a run; with --tasks, a file or a folder of trajectories."),
+    ],
     reward: Annotated[str, typer.Option(help="A built-in reward, or FILE:NAME for your own reward.")],
     out: Annotated[
         Path | None,
@@ -26,13 +30,65 @@ def rescore(
             help="Folder for a copy of the run with the new rewards, for `report` and `compare`.",
         ),
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tasks of trajectories (a task file, or builtin): their last patches are executed."),
+    ] = None,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+    assured: AssuranceOption = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
-    """Apply another reward to a finished run.
+    """Apply another reward to a finished run, or judge stored trajectories.
 
-    A reward is a pure function of the stored evidence, so no test runs. The run itself does not change, and its
-    assurance level remains required.
+    A reward is a pure function of the stored evidence, so no test of a run is executed. The run itself does not change,
+    and its assurance level remains required.
+
+    With --tasks, RUN is a file or a folder of trajectories (ATIF, mini-swe-agent, SWE-agent, OpenHands, Regrade). The
+    patch at the end of each is executed on its task, and --out is the new run, with the steps of each attempt. The same
+    command resumes it.
     """
+    if tasks is not None:
+        _judge_trajectories(run, tasks, reward, out, sandbox, workers, assured, json=json)
+        return
+    _rescore_run(run, reward, out, json=json)
+
+
+def _judge_trajectories(
+    source: Path,
+    tasks: str,
+    reward: str,
+    out: Path | None,
+    sandbox: str,
+    workers: int | None,
+    assured: str | None,
+    *,
+    json: bool,
+) -> None:
+    from regrade.cli.evaluate import judge_recorded
+    from regrade.cli.loading import load, measured
+    from regrade.datasets.graded.records import Findings
+    from regrade.policy_training.policy_files import entrants_of_trajectories
+
+    if out is None:
+        raise UserError("trajectories are judged into a new run: give its folder with --out")
+    findings = Findings()
+    contest, chosen = entrants_of_trajectories(source, load(tasks, None), findings)
+    for line in findings.lines():
+        typer.echo(f"note: {one_line(line)}", err=True)
+    judge_recorded(
+        contest,
+        measured(chosen, sandbox),
+        out,
+        reward=reward,
+        assured=assured,
+        sandbox=sandbox,
+        workers=workers,
+        json=json,
+    )
+
+
+def _rescore_run(run: Path, reward: str, out: Path | None, *, json: bool) -> None:
     from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
     from regrade.evaluators.storage.run import Run
     from regrade.rewards.assurance import BY_DEFAULT, at_level

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from regrade.cli import task_formats
+from regrade.cli import harden, task_formats
 from regrade.cli.console import activities, one_line, print_json, progress
 from regrade.cli.loading import is_ready_made, limited, load, load_one, measured
 from regrade.cli.options import (
@@ -48,6 +48,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+app.command("harden")(harden.harden)
 
 Source = Annotated[
     str,

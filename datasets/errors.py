@@ -23,6 +23,8 @@ never leaves its module. Any other exception is a defect of the program.
                 cache of baselines, which runs the tests again without those options
         PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
         DoubledKeyError (datasets/json_text.py): a key that occurs twice in JSON; every reader, which refuses the text
+        NoLiteralError (evaluators/hardening/literals.py): a value that cannot be written as a literal; the generator
+            of tests and of hard-coded answers, which leaves it out
         TestCopyError (evaluators/verification/parsed_tests.py): the parsing of a test file; the tripwires, which
             omit the tests of that file
     OSError

@@ -6,6 +6,7 @@ import os
 import select
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from regrade.datasets.errors import UserError
 
@@ -15,6 +16,17 @@ LONGEST_PATCH = 64 << 20
 """Bytes read of a patch: a pipe may never end. The limit of a patch is far lower."""
 WAIT_FOR_WRITER = 2.0
 """Seconds until a named pipe must have a writer."""
+# Windows has its own set: text and binary files differ, and a file that another process should not inherit is the rule.
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+
+
+def open_input(path: Path) -> BinaryIO:
+    """Open a file for reading, without a wait for the writer of a pipe.
+
+    Raises:
+        OSError: it is a folder, missing or unreadable.
+    """
+    return os.fdopen(os.open(path, _FLAGS), "rb")
 
 
 def read_input(path: Path, largest: int = LARGEST) -> bytes:
@@ -24,7 +36,7 @@ def read_input(path: Path, largest: int = LARGEST) -> bytes:
         UserError: a pipe or a device, which may never end, or a file above the limit.
         OSError: it is a folder, missing or unreadable.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open_input(path) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"cannot read {path}: it is a pipe or a device: save its content in a file, and give that")
@@ -40,7 +52,7 @@ def read_patch_file(path: Path) -> bytes:
         UserError: a device, or a pipe without a writer.
         OSError: it is a folder, missing or unreadable.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open_input(path) as file:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise UserError(f"patch {str(path)!r} is a device: give a file with a unified diff, or -")

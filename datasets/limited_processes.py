@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+from regrade.datasets.errors import UserError
+from regrade.datasets.platforms import why_not_linux
+
+FROM_OUTSIDE = frozenset(
+    getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+)
 """Signals that no input of a tool causes: those of an operator, and of a machine out of memory."""
 WALL_SECONDS = 600.0
 """A tool without an end after this time, and within its CPU time, hangs: its input cannot cause that."""
@@ -38,7 +42,12 @@ def run_within(
     Raises:
         ToolStoppedError: it was killed from outside, or hangs.
         OSError: it did not start.
+        UserError: this system has no such limits.
     """
+    if problem := why_not_linux():
+        raise UserError(problem)
+    import resource
+
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -302,6 +302,9 @@ class Task:
     """What an agent is shown of it."""
     difficulty: str = ""
     """The author's estimate (`15 min - 1 hour`), by which results are sliced; empty: no estimate."""
+    assurance: str = ""
+    """The least assurance level of a verdict that pays (`tripwired`, `out-of-process` or `held-out`), recorded because
+    the tests of the task alone reward exploits; empty: none is recorded."""
     is_unmeasured: bool = False
     """Are the PASS_TO_PASS tests still unknown, because the task's file names none? See `with_pass_to_pass`."""
 
@@ -316,8 +319,9 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all inputs of a verdict: base, tests, environment and limits (not the instruction)."""
+        """SHA-256 of all inputs of a verdict: base, tests, environment, limits and level (not the instruction)."""
         tests = (self.fail_to_pass, self.pass_to_pass, *([self.unnamed] if self.unnamed else []))
         image = () if self.suite.image is None else (self.suite.image,)
-        parts = (self.base.digest, *tests, self.suite, self.requirements, self.limits, *image)
+        level = [self.assurance] if self.assurance else []
+        parts = (self.base.digest, *tests, self.suite, self.requirements, self.limits, *image, *level)
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

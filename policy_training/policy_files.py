@@ -44,10 +44,13 @@ import msgspec
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.predictions import PredictionFiles, Predictions, read_predictions
+from regrade.datasets.graded.records import Findings
 from regrade.datasets.json_structs import Seconds, converted
 from regrade.datasets.json_text import read_text
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
+from regrade.datasets.trajectories.reading import trajectories_in
+from regrade.datasets.trajectories.records import ForeignTrajectory
 from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.manifest import PolicyRole
 from regrade.policy_training.environments.agent_policy import AgentFormat
@@ -58,7 +61,7 @@ from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoint_requests import Api, Endpoint
 from regrade.policy_training.policies.endpoints import EndpointPolicy
-from regrade.policy_training.policies.recorded import Recorded
+from regrade.policy_training.policies.recorded import Recorded, RecordedTrajectories
 from regrade.policy_training.policies.scripted import FURTHER, NO_OP, REFERENCE
 from regrade.policy_training.policies.unbound import UnboundAgent
 
@@ -213,6 +216,43 @@ def entrants_of_predictions(files: PredictionFiles, row: PredictionsRow | None =
             f"the predictions are of {len(files.models)} models ({listed}): one name is not enough for them"
         )
     return [_of_predictions(predictions, bool(files.broken), row) for predictions in files.models]
+
+
+def entrants_of_trajectories(
+    source: Path, tasks: Sequence[Task], findings: Findings
+) -> tuple[list[Entrant], list[Task]]:
+    """A policy for each model of the trajectories (those without one share the name of their format), and their tasks.
+
+    Trajectories of no task, or without the patch at their end, are findings and left out.
+
+    Raises:
+        UserError: no trajectory is left.
+    """
+    known = {task.id for task in tasks}
+    by_name: dict[str, dict[str, list[ForeignTrajectory]]] = {}
+    for one in trajectories_in(source, findings):
+        if one.instance not in known:
+            findings.add("trajectories of none of the tasks, left out", one.instance)
+        elif not one.is_patch_known:
+            findings.add("trajectories without the patch at their end, left out", one.instance)
+        else:
+            by_name.setdefault(one.model or one.source, {}).setdefault(one.instance, []).append(one)
+    if not by_name:
+        why = "; ".join(findings.lines()) or "there is no trajectory of a known format"
+        raise UserError(f"{source}: nothing to judge on the {len(known)} tasks: {why}")
+    entrants = [_of_trajectories(RecordedTrajectories(name, attempts)) for name, attempts in sorted(by_name.items())]
+    return entrants, [task for task in tasks if any(task.id in attempts for attempts in by_name.values())]
+
+
+def _of_trajectories(policy: RecordedTrajectories) -> Entrant:
+    return Entrant(
+        name=policy.name,
+        role="candidate",
+        load=lambda _tasks: policy,
+        spec={"trajectories": policy.name},
+        is_fixed=True,
+        patches=policy.most,
+    )
 
 
 def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:

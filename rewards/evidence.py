@@ -539,14 +539,19 @@ class DefaultVerification(Verification):
 
     required: str = ""
     """The `AssuranceLevel` that the reference patch reaches so; empty: nothing above in-process is required."""
+    is_recorded: bool = False
+    """Is it the level recorded for the task, so that a verdict that does not reach it never pays?"""
 
     @property
     def shortfall(self) -> str:
         """What contradicts the verdict, although the tests pass; empty: nothing does.
 
         A test that passes only in the candidate's process, or a triggered tripwire. A test that nothing confirms is no
-        contradiction: an honest patch may change what a verification can't see through.
+        contradiction: an honest patch may change what a verification can't see through. Where the task records a level,
+        whatever does not reach it falls short.
         """
+        if self.is_recorded and not self.reaches(self.required):
+            return f"{self.level} only, and the task requires {self.required}: {self.why}"
         if self.required and not self.reaches(self.required) and self.refuted:
             return f"{self.level} only, and the reference reaches {self.required}: {self.why}"
         return f"{self.level} only: {self.why}" if self.sprung else ""

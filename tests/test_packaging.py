@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -63,10 +64,44 @@ def test_importing_a_light_module_loads_nothing_heavy(module: str, tmp_path: Pat
     assert run_python("-c", code, cwd=tmp_path) == "[]"
 
 
-def test_every_folder_with_modules_is_in_the_package_map() -> None:
-    """The list is explicit: a folder left out is missing from the wheel, though not from an editable install."""
-    folders = {path.parent.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
+def test_every_folder_with_modules_or_data_is_in_the_package_map() -> None:
+    """The list is explicit: a folder left out is missing from the wheel, though not from an editable install. A folder
+    of data is a package for setuptools, which warns that it will leave out others."""
+    files = [path for layer in LAYERS for path in (ROOT / layer).rglob("*") if path.is_file()]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     assert {"regrade." + folder.replace("/", ".") for folder in folders} == set(SETUP["packages"])
+    assert {name: "regrade." + folder.replace("/", ".") for name, folder in SETUP["package-dir"].items()} == {
+        name: name for name in SETUP["packages"]
+    }
+
+
+def test_the_citation_names_this_version_and_licence() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert {f"version: {project['version']}", f"license: {project['license']}"} <= set(lines)
+
+
+def test_make_release_finds_the_interpreters_that_run_and_skips_the_others(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("release", ROOT / "tests" / "release.py")
+    assert spec is not None
+    assert spec.loader is not None
+    release = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = release  # dataclasses look their module up
+    spec.loader.exec_module(release)
+    this = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert this in release.supported() == ["3.11", "3.12", "3.13"]
+    with pytest.MonkeyPatch.context() as patch:
+        shim = tmp_path / "bin" / f"python{this}"  # as of pyenv: it is there, and is of no version
+        shim.parent.mkdir()
+        shim.write_text("#!/bin/sh\necho no version is set >&2\nexit 127\n")
+        shim.chmod(0o755)
+        patch.setenv("PATH", str(shim.parent))
+        patch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+        assert release.interpreter(this) is None
+        real = tmp_path / "pyenv" / "versions" / f"{this}.0" / "bin" / "python"
+        real.parent.mkdir(parents=True)
+        real.symlink_to(sys.executable)
+        assert release.interpreter(this) == real
 
 
 def test_only_datasets_is_without_an_init_file() -> None:
@@ -86,7 +121,13 @@ def test_the_links_for_the_type_checkers_lead_to_the_folders() -> None:
 @pytest.mark.slow
 def test_the_wheel_holds_every_module_with_its_data_and_works(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    for name in (*LAYERS, "pyproject.toml", "README.md", "LICENSE"):  # a copy: a build leaves its own folders behind
+    for name in (
+        *LAYERS,
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "MANIFEST.in",
+    ):  # a copy: a build leaves its own folders behind
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         source.mkdir(exist_ok=True)
         copy(ROOT / name, source / name)

@@ -1,4 +1,4 @@
-"""The Python of the docs has the right types: a reader's type checker accepts it as it stands there."""
+"""The Python of the docs and of examples/ has the right types: a reader's type checker accepts it as it stands there."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def checked(folder: Path, texts: dict[str, str]) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
-def test_the_snippets_of_every_page_have_the_right_types(tmp_path: Path) -> None:
+def test_the_snippets_of_every_page_and_the_examples_have_the_right_types(tmp_path: Path) -> None:
     texts = {f"page_{re.sub(r'[^a-z]', '_', page.stem.lower())}": snippets(page) for page in PAGES}
     texts = {name: text for name, text in texts.items() if text}
     assert {"page_readme", "page_evidence", "page_scoring"} <= texts.keys()
+    texts |= {f"example_{path.stem}": path.read_text("utf-8") for path in ROOT.glob("examples/*.py")}
     done = checked(tmp_path, texts)
     assert done.returncode == 0, done.stdout
     wrong = checked(tmp_path, {"wrong": texts["page_readme"] + "\nprint(fix_bug.weight)\n"})  # it sees the code

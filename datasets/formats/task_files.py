@@ -25,6 +25,7 @@ Keys of a task:
     limits         {"wall_seconds", "memory_mb", "processes", "file_mb"}
     suite          file of measured tests, relative to the task file (`regrade.datasets.formats.measured_suites`), which
                    many tasks share: how to run the tests, requirements, limits, and the tests that must still pass
+    assurance      least assurance level of a verdict that pays: tripwired, out-of-process or held-out
     split          name of the task's split
     wrong_fix      unified diff, a patch that passes the shown tests and breaks others
     origin         {"source", "kind", "repository", ...}: how the task was made
@@ -40,6 +41,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -128,6 +130,7 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     shown: _ShownEntry = _ShownEntry()
     suite: Plain | UnsetType = UNSET
     unnamed: tuple[Plain, ...] = ()
+    assurance: Literal["", "tripwired", "out-of-process", "held-out"] = ""
     split: Plain = ""
     wrong_fix: Plain | UnsetType = UNSET
     origin: _OriginEntry = _OriginEntry()
@@ -340,6 +343,7 @@ def _of_entry(entry: _TaskEntry, where: str, pinned: Package | None, pristine: T
         reference=_patch(entry.reference, "reference", where),
         difficulty=entry.difficulty,
         shown=_shown(entry, where),
+        assurance=entry.assurance,
     )
 
 
@@ -378,6 +382,7 @@ def _of_suite(entry: _TaskEntry, where: str, root: Path, suites: _Suites) -> Tas
         reference=_patch(entry.reference, "reference", where),
         difficulty=entry.difficulty,
         shown=_shown(entry, where),
+        assurance=entry.assurance,
     )
 
 

@@ -111,6 +111,8 @@ def described(one: SetTask) -> dict[str, Any]:
         value["target"] = dict(vars(task.target))
     if shown := _shown(task):
         value["shown"] = shown
+    if task.assurance:
+        value["assurance"] = task.assurance
     if one.wrong_fix is not None:
         value["wrong_fix"] = one.wrong_fix.text
     if one.split:

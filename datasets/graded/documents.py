@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.graded.records import Findings
-from regrade.datasets.input_files import read_input
+from regrade.datasets.input_files import open_input, read_input
 from regrade.datasets.json_text import DoubledKeyError, without_doubled_keys
 
 MOST_FILES = 200_000
@@ -142,7 +142,7 @@ def documents(source: Path, findings: Findings) -> Iterator[Document]:
         raise UserError(f"{source}: no such file or folder; give graded results")
     for path in _files(source, findings):
         try:
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with open_input(path) as file:
                 status = os.fstat(file.fileno())
                 head = file.read(HEAD) if _is_regular(status) else b""
         except OSError as error:

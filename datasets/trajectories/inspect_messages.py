@@ -55,6 +55,7 @@ def _trajectory(sample: Any, model: str) -> ForeignTrajectory:
         source=NAME,
         model=model,
         sample=int(sample.epoch) - 1,
+        is_patch_known=False,
     )
 
 

@@ -51,5 +51,6 @@ def _trajectory(document: Document, value: dict[str, Any]) -> ForeignTrajectory:
             tokens=chat.tokens,
         ),
         source=NAME,
+        is_patch_known=isinstance(info.get("submission"), str),
         model=str(mapping(mapping(info.get("config")).get("model")).get("model_name") or ""),
     )

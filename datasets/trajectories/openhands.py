@@ -61,6 +61,7 @@ def _rows(document: Document) -> Iterator[ForeignTrajectory]:
             source=NAME,
             model=str(mapping(mapping(row.get("metadata")).get("llm_config")).get("model") or ""),
             sample=_sample(row),
+            is_patch_known=isinstance(_patch_of(row), str),
         )
 
 
@@ -75,15 +76,20 @@ def _episode(instance: str, row: Mapping[str, Any], history: list[Any], where: s
         raise UserError(f"{where}: its history has no events of OpenHands: give the output of an evaluation")
     steps, has_finished, said = _steps(events)
     usage = mapping(mapping(row.get("metrics")).get("accumulated_token_usage"))
-    patch = mapping(row.get("test_result")).get("git_patch") or row.get("git_patch")
     return foreign_episode(
         instance,
         text_of(row.get("instruction")) or said,
         steps,
-        submission=patch,
+        submission=_patch_of(row),
         end=EpisodeEnd.SUBMITTED if has_finished else EpisodeEnd.UNKNOWN,
         tokens=count_of(usage.get("completion_tokens")),
     )
+
+
+def _patch_of(row: Mapping[str, Any]) -> object:
+    """The patch at the end; a text if the row says it, which may be empty."""
+    tested = mapping(row.get("test_result")).get("git_patch")
+    return tested or row.get("git_patch") or tested
 
 
 def _flat(history: Iterable[Any]) -> list[Mapping[str, Any]]:

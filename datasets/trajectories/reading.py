@@ -8,13 +8,13 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.graded.documents import Document, documents
 from regrade.datasets.graded.records import Findings
-from regrade.datasets.trajectories import inspect_messages, mini_swe_agent, openhands, own_episodes, swe_agent
+from regrade.datasets.trajectories import atif, inspect_messages, mini_swe_agent, openhands, own_episodes, swe_agent
 from regrade.datasets.trajectories.records import ForeignTrajectory
 
 TrajectoryReader = Callable[[Document], Iterator[ForeignTrajectory] | None]
 FORMATS: Mapping[str, TrajectoryReader] = {
     module.NAME: module.trajectories
-    for module in (mini_swe_agent, swe_agent, openhands, inspect_messages, own_episodes)
+    for module in (atif, mini_swe_agent, swe_agent, openhands, inspect_messages, own_episodes)
 }
 """Name of a format -> its reader, which returns None for a document of another format."""
 UNREADABLE = "trajectories that cannot be read"

@@ -26,6 +26,8 @@ class ForeignTrajectory:
     """Name of the format."""
     model: str = ""
     sample: int | None = None
+    is_patch_known: bool = True
+    """Does the record say what the patch at the end is? An empty one that it says is an attempt without changes."""
 
 
 def foreign_episode(

@@ -69,6 +69,7 @@ def _trajectory(document: Document, value: Mapping[str, Any]) -> ForeignTrajecto
             tokens=count_of(tokens),
         ),
         source=NAME,
+        is_patch_known=isinstance(info.get("submission"), str),
     )
 
 
@@ -86,5 +87,8 @@ def _end(status: str) -> EpisodeEnd:
 def _demonstration(document: Document, value: Mapping[str, Any]) -> ForeignTrajectory:
     instance, chat = document.path.name.split(".")[0], chat_steps(objects(value["history"]))
     return ForeignTrajectory(
-        instance=instance, episode=foreign_episode(instance, chat.instruction, chat.steps), source=NAME
+        instance=instance,
+        episode=foreign_episode(instance, chat.instruction, chat.steps),
+        source=NAME,
+        is_patch_known=False,
     )

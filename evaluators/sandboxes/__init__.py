@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.platforms import why_not_linux
 from regrade.evaluators.sandboxes.base import Mount, Program, Sandbox, SandboxError, Session
 from regrade.evaluators.sandboxes.bubblewrap import Bubblewrap
 from regrade.evaluators.sandboxes.docker import Docker
@@ -37,7 +38,8 @@ __all__ = [
 
 def available() -> dict[str, str]:
     """Name of each kind of sandbox -> why it does not work on this machine (empty: a trial start succeeded)."""
-    return {name: make().problem() for name, make in KINDS.items()}
+    problem = why_not_linux()
+    return {name: problem or make().problem() for name, make in KINDS.items()}
 
 
 def check_name(name: str) -> None:
@@ -51,9 +53,11 @@ def choose(name: str = "auto") -> Sandbox:
     """The named sandbox (`docker:IMAGE` for a container of that image), or the first that works.
 
     Raises:
-        UserError: the name is unknown, or the sandbox does not work; with the reason and a remedy.
+        UserError: the name is unknown, the sandbox does not work, or this is not Linux; with the reason and a remedy.
     """
     check_name(name)
+    if problem := why_not_linux():
+        raise UserError(problem)
     kind, _, image = name.partition(":")
     reasons = []
     for candidate in KINDS if name == "auto" else (kind,):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
+from regrade.datasets.platforms import why_not_linux
 from regrade.evaluators.sandboxes.base import Mount, Program
 from regrade.evaluators.sandboxes.piped import PipedSession
 
@@ -27,7 +27,7 @@ class Process:
         return range(0)
 
     def problem(self) -> str:
-        return "" if sys.platform == "linux" else f"the process sandbox needs Linux, this is {sys.platform}"
+        return why_not_linux()
 
     def seen_at(self, mount: Mount) -> str:
         return str(mount.source)

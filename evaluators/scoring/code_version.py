@@ -12,7 +12,7 @@ from regrade.datasets import tasks
 from regrade.rewards import assurance_level, evidence
 
 EVALUATORS = Path(__file__).parents[1]
-JUDGING = frozenset({"analysis", "attribution", "evaluation"})
+JUDGING = frozenset({"analysis", "attribution", "evaluation", "hardening"})
 """Sub-packages of `evaluators` that judge evidence and gather none: the digest covers all others."""
 LANGUAGES = ("python", "javascript", "typescript", "go", "rust", "java")
 TOOLS = (

@@ -10,12 +10,12 @@ import os
 import sqlite3
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
@@ -45,7 +45,7 @@ from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Stats, Tally
 from regrade.evaluators.scoring.task_digests import Digests
-from regrade.evaluators.scoring.verifier import Verifier, level_of
+from regrade.evaluators.scoring.verifier import ResultT, Verifier, level_of
 from regrade.evaluators.scoring.waiting_verdicts import WaitingVerdicts
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.evidence_store import EvidenceStore
@@ -54,6 +54,9 @@ from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.errors import errors_of_attempt
 from regrade.rewards.evidence import EvidenceSet
+
+if TYPE_CHECKING:
+    from regrade.evaluators.verification.reference_verification import WorkerSet
 
 __all__ = ["Job", "Progress", "Scorer", "Stats", "score"]
 PREDICTED_TOGETHER = 256
@@ -120,10 +123,10 @@ class Scorer(AbstractContextManager["Scorer"]):
         )
         self._worker_pool = WorkerPool(self.sandbox, self._environments, self._digests, cache, self._scratch)
         self._tally = Tally()
-        verifier = Verifier(self._worker_pool, self._planner)
+        self._verifier = Verifier(self._worker_pool, self._planner)
         self._static_workers = StaticWorkers()
         self._gatherer = Gatherer(
-            self._worker_pool, self._probes, self._tally, verifier, self._static_workers, audit=audit, cold=cold
+            self._worker_pool, self._probes, self._tally, self._verifier, self._static_workers, audit=audit, cold=cold
         )
         self._single_flight = SingleFlight()
         self._single_calls = SingleFlight()
@@ -144,6 +147,11 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     def _assurance_of(self, task: Task) -> AssuranceLevel:
         return self.assurance if task.suite.image is None else level_of(task.suite.image)
+
+    @property
+    def workers(self) -> int:
+        """Number of candidates that run at the same time."""
+        return self._count
 
     @property
     def stats(self) -> Stats:
@@ -261,6 +269,24 @@ class Scorer(AbstractContextManager["Scorer"]):
                 return [evidence]
         except BaseException:
             self._kill_workers()  # nobody reads the results of this call's running jobs
+            raise
+
+    def out_of_process(self, task: Task, functions: Sequence[Callable[[WorkerSet], ResultT]]) -> list[ResultT]:
+        """Call functions with the workers that run a task's tests and a candidate's code apart, in the threads.
+
+        Raises:
+            UserError: the sandbox does not isolate, so nothing runs out of process.
+            SandboxError, OSError, WorkerDiedError: a function failed every time, for a reason of this machine.
+        """
+        if not self.sandbox.isolated:
+            raise UserError(f"the sandbox {self.sandbox.name!r} does not isolate: choose bubblewrap or docker")
+        futures = [self._threads.submit(self._verifier.use, task, function) for function in functions]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            self._kill_workers()  # nobody reads the results of this call's running functions
             raise
 
     def _check(self, needs: Collection[type]) -> None:

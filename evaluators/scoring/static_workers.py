@@ -12,7 +12,6 @@ import logging
 import operator
 import os
 import pickle
-import resource
 import signal
 import struct
 import subprocess
@@ -50,8 +49,8 @@ CPU_SECONDS = 20.0
 """CPU time of one probe on one patch: an assumption, which no repository of a million lines has tested."""
 WALL_SECONDS = 600.0
 """A process without an answer after this time hangs, whatever it waits for."""
-MEMORY_MB = min(8 << 10, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 21)
-"""Address space of a process: at most half of the machine's memory, so that a scan fails before the machine does."""
+LARGEST_MEMORY_MB = 8 << 10
+"""Address space of a process. At most half of the machine's memory, so that a scan fails before the machine does."""
 BACK_OFF = (0.5, 2.0, 8.0)
 """Seconds before each retry after a process ended, not by its clock, or after a failure of the machine."""
 _LENGTH = struct.Struct(">Q")
@@ -109,9 +108,9 @@ class StaticWorkers:
     """A pool of processes for static probes. Safe for several threads."""
 
     def __init__(self, cpu_seconds: float | None = None, memory_mb: int | None = None) -> None:
-        """Limits of one probe on one patch; None: CPU_SECONDS, MEMORY_MB."""
+        """Limits of one probe on one patch; None: CPU_SECONDS, and `default_memory_mb`."""
         self._cpu_seconds = CPU_SECONDS if cpu_seconds is None else cpu_seconds
-        self._memory_mb = MEMORY_MB if memory_mb is None else memory_mb
+        self._memory_mb = default_memory_mb() if memory_mb is None else memory_mb
         self._idle: list[_StaticProcess] = []
         self._running: set[_StaticProcess] = set()
         self._lock = threading.Lock()
@@ -284,8 +283,15 @@ class _StaticProcess:
                     stream.close()
 
 
+def default_memory_mb() -> int:
+    """Address space of a process, in MiB."""
+    return min(LARGEST_MEMORY_MB, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 21)
+
+
 def serve(memory_mb: int) -> None:
     """The program of a process: answers until its standard input ends."""
+    import resource
+
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a probe that prints must not write into the answers
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nor may it read the requests

@@ -27,13 +27,14 @@ class Digests:
         self._tasks: dict[int, tuple[weakref.ref[Task], str]] = {}
 
     def of_task(self, task: Task) -> str:
-        """Digest of the files that its base changes and of its test ids; computed once per object."""
+        """Digest of the files that its base changes, its test ids and its level; computed once per object."""
         key = id(task)
         cached = self._tasks.get(key)
         if cached is not None and cached[0]() is task:
             return cached[1]
-        tests = (task.fail_to_pass, task.pass_to_pass, task.unnamed)
-        parts = (sorted(task.base.replaced.items()), sorted(task.base.removed), *tests)
+        level = [(task.assurance,)] if task.assurance else []
+        tests = (task.fail_to_pass, task.pass_to_pass, task.unnamed, *level)
+        parts: tuple[Any, ...] = (sorted(task.base.replaced.items()), sorted(task.base.removed), *tests)
         # On this much text, marshal is ten times as fast as repr or JSON. Later versions of its format depend on which
         # strings are the same object.
         digest = hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()

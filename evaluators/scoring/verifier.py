@@ -10,17 +10,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from regrade.datasets.container_images import ContainerImage
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.run_tests import UNREACHED
 from regrade.evaluators.execution.selection import selected_tests
-from regrade.evaluators.execution.worker import without_candidate
+from regrade.evaluators.execution.worker import WorkerDiedError, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
+from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
+from regrade.evaluators.scoring.static_workers import BACK_OFF
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import DefaultVerification, TestRun, Verification
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.verification.reference_verification import ReferenceVerification, WorkerSet
 
 logger = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
 NOT_CONFINED = "the plain process does not confine a candidate"
 COLD = "each patch runs in a new container of its image, where no second process can verify it"
 PRINTED = "the outcomes are read from what the test command prints, and a patch can print too"
@@ -59,13 +62,18 @@ class Verifier:
         return self._unverifiable(job) or self._verified(job, workspace, self._calibration)
 
     def verify_by_default(self, job: DistinctJob, workspace: Workspace) -> DefaultVerification:
-        """The same, but only where it costs less than the tests, and without held-out inputs."""
+        """The same, but only where it costs less than the tests, and without held-out inputs.
+
+        A task with a recorded level is verified for that level, whatever it costs.
+        """
         from regrade.evaluators.verification import default_level
         from regrade.evaluators.verification.assurance_levels import NO_TEST_TO_VERIFY
 
         task, run = job.task, job.records[TestRun]
         if not run.fixed:
             return DefaultVerification(level=max(AssuranceLevel), reachable="", why=NO_TEST_TO_VERIFY)
+        if task.assurance:
+            return _by_default(self.verify(job, workspace), required=task.assurance, is_recorded=True)
         unverifiable = self._unverifiable(job)
         if unverifiable is not None:
             return _by_default(unverifiable)
@@ -76,7 +84,7 @@ class Verifier:
         least = default_level.STRONGEST if reference is not None else AssuranceLevel.TRIPWIRED
         if not default_level.is_affordable(least, task, reached):
             return _by_default(replace(in_process, why=default_level.too_expensive(least, task, reached)))
-        calibration = self._calibration(job, self._workers(task), with_inputs=False)
+        calibration = self._calibration(job, self.workers(task), with_inputs=False)
         if calibration is None:
             return _by_default(self._verified(job, workspace, lambda *_: None))
         level = calibration.level(task)
@@ -100,7 +108,24 @@ class Verifier:
             return Verification(level=AssuranceLevel.IN_PROCESS, reachable=AssuranceLevel.IN_PROCESS, why=OTHER_RUNNER)
         return None
 
-    def _workers(self, task: Task) -> WorkerSet:
+    def use(self, task: Task, function: Callable[[WorkerSet], ResultT]) -> ResultT:
+        """Call a function with the calling thread's workers; it is retried after failures of the infrastructure.
+
+        Raises:
+            SandboxError, OSError, WorkerDiedError: every call failed.
+        """
+        for pause in BACK_OFF:
+            try:
+                return function(self.workers(task))
+            except (SandboxError, OSError, WorkerDiedError) as error:
+                if self._worker_pool.is_stopped:
+                    raise
+                logger.warning("retry in %.1f s: task %s: %s", pause, task.id, error)
+                time.sleep(pause)
+        return function(self.workers(task))
+
+    def workers(self, task: Task) -> WorkerSet:
+        """The calling thread's workers for the task's environment."""
         from regrade.evaluators.verification.reference_verification import WorkerSet
 
         return WorkerSet(
@@ -116,7 +141,7 @@ class Verifier:
         from regrade.evaluators.verification.assurance_levels import verify
 
         task, run = job.task, job.records[TestRun]
-        workers = self._workers(task)
+        workers = self.workers(task)
         calibration = calibrate(job, workers) if run.fixed else None
         started = time.monotonic()
         verification = verify(workers, task, workspace, _of_reached(task, workspace, run), calibration)
@@ -164,9 +189,9 @@ class Verifier:
         return calibration
 
 
-def _by_default(verification: Verification, required: str = "") -> DefaultVerification:
+def _by_default(verification: Verification, required: str = "", *, is_recorded: bool = False) -> DefaultVerification:
     values = {field.name: getattr(verification, field.name) for field in fields(Verification)}
-    return DefaultVerification(**values, required=required)
+    return DefaultVerification(**values, required=required, is_recorded=is_recorded)
 
 
 def _reference_workspace(task: Task) -> Workspace | None:

@@ -74,8 +74,9 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 def flush_to_disk(folder: Path) -> None:
     """The files of a folder, and its list of them."""
-    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
-        descriptor = os.open(path, os.O_RDONLY)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for path in files if os.name == "nt" else (*files, folder):  # Windows opens no folder
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -134,22 +134,26 @@ class PatchedTree:
         """The texts with a simple statement at each function's start; empty: there is no function or no valid edit."""
         return self._edited(lambda text, node: _beginning_with(text, node, statement)) or {}
 
-    def mutants(self, most: int, seed: int) -> Iterator[tuple[Mutant, Patch]]:
-        """Mutants of the functions, one function after the other in rounds, each with the patch from the base to it."""
-        by_function = [self._mutants_of(file, name, seed) for file, name in self.functions]
+    def mutants(self, most: int, seed: int, kinds: Collection[str] | None = None) -> Iterator[tuple[Mutant, Patch]]:
+        """Mutants of the functions, one function after the other in rounds, each with the patch from the base to it.
+
+        Args:
+            kinds: of the operators. Default: those of a line.
+        """
+        by_function = [self._mutants_of(file, name, seed, kinds) for file, name in self.functions]
         random.Random(seed).shuffle(by_function)
         rounds = itertools.chain.from_iterable(itertools.zip_longest(*by_function))
         for mutant in itertools.islice((mutant for mutant in rounds if mutant is not None), most):
             yield mutant, Patch.between(dict(self.before), {**self.after, mutant.file: mutant.source})
 
-    def _mutants_of(self, file: str, name: str, seed: int) -> Iterator[Mutant]:
+    def _mutants_of(self, file: str, name: str, seed: int, kinds: Collection[str] | None) -> Iterator[Mutant]:
         text = self.after[file]
         definitions = (_definitions(text) or {}).get(name, ())
         if "\r" in text or "\f" in text or len(definitions) != 1:
             return
         mutations = Mutations(text, file)
         owner, node = definitions[0]
-        for mutant in shuffled(mutations.of(MutationTarget(name, node, owner)), seed):
+        for mutant in shuffled(mutations.of(MutationTarget(name, node, owner), kinds), seed):
             if mutant.source != self.before.get(file) and mutations.differs(mutant):
                 yield mutant
 

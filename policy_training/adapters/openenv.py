@@ -29,7 +29,7 @@ SESSIONS = 256
 """Episodes that may be open at the same time; each is a task's name until its answer is judged."""
 
 
-class PatchAction(Action):  # type: ignore[misc]
+class AnswerAction(Action):  # type: ignore[misc]
     """An answer: a patch, or a message with one."""
 
     patch: str | None = Field(default=None, description="A unified diff; empty: no change")
@@ -80,7 +80,7 @@ class PatchEnvironment(Environment):  # type: ignore[misc]
             cls._turn += 1
             return cls._turn - 1
 
-    def step(self, action: PatchAction, timeout_s: float | None = None, **_: Any) -> TaskObservation:
+    def step(self, action: AnswerAction, timeout_s: float | None = None, **_: Any) -> TaskObservation:
         """Judge the answer and end the episode. `timeout_s`: ignored; the limits of the task apply.
 
         Raises:
@@ -107,4 +107,4 @@ class PatchEnvironment(Environment):  # type: ignore[misc]
 
 def app() -> Any:
     """The server, a FastAPI application."""
-    return create_fastapi_app(PatchEnvironment, PatchAction, TaskObservation, max_concurrent_envs=SESSIONS)
+    return create_fastapi_app(PatchEnvironment, AnswerAction, TaskObservation, max_concurrent_envs=SESSIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import textwrap
@@ -14,6 +13,7 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.evaluators.storage.file_locks import locked
 from regrade.evaluators.storage.journal import replaced_folder
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.precision import uses_bfloat16
@@ -241,8 +241,9 @@ def _embedded_folder() -> Path:
     folder = default_cache() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two commands started at once would remove each other's drafts
+        lock = folder.with_suffix(".lock")
+        lock.touch()
+        with locked(lock, wait=True):  # two commands started at once would remove each other's drafts
             if not folder.is_dir():
                 _convert(weights, folder)
     return folder

@@ -1,0 +1,1 @@
+"""A reward over HTTP: the server, its dialects and its client."""

@@ -1,0 +1,1 @@
+"""The same verdicts in the protocols of trainers: one module per protocol."""

@@ -1,0 +1,65 @@
+"""Who may ask, and how slowly a request may arrive: ASGI middleware around the routes."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
+"""Paths without a token: whether the server lives, and the description of its API, which contains nothing of it."""
+
+
+class BearerToken:
+    """Rejects requests without the token, before their bodies are read."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._header = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._is_authorised(scope):
+            await self._app(scope, receive, send)
+            return
+        detail = "the token is missing or wrong: send the header `Authorization: Bearer TOKEN`"
+        response = JSONResponse({"detail": detail}, 401, headers={"WWW-Authenticate": "Bearer"})
+        await response(scope, receive, send)
+
+    def _is_authorised(self, scope: Scope) -> bool:
+        given = Headers(scope=scope).get("authorization", "").encode("latin-1")
+        scheme, _, token = given.partition(b" ")
+        return hmac.compare_digest(scheme.capitalize() + b" " + token.strip(), self._header)
+
+
+class BodyDeadline:
+    """Ends a request whose body does not arrive in time, such as that of a client that stopped halfway."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        is_complete = False
+
+        async def receive_in_time() -> Message:
+            nonlocal is_complete
+            if is_complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"the body of the request did not arrive within {self._seconds:g} s"
+                raise HTTPException(408, detail, {"Connection": "close"}) from None
+            is_complete = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, receive_in_time, send)
