@@ -19,7 +19,7 @@ DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet honest wheel release docs clean
+.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet contracts honest wheel release docs clean
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -75,6 +75,9 @@ bench: $(STAMP) ## run the benchmarks one after another, but those that need arg
 
 gauntlet: $(STAMP) ## play every known way to cheat, beside an honest twin, against every scorer (some minutes)
 	@PYTHONPATH=tests $(BIN)/python -m gauntlet
+
+contracts: $(STAMP) ## run every adapter against the real package of its trainer, each in an environment of its own (an hour)
+	@PYTHONPATH=tests $(BIN)/python -m contracts $(CONTRACTS)
 
 honest: $(STAMP) ## score 560 honest patches with the defences and without, then 560 at every level (an hour)
 	@$(BIN)/python benchmarks/honest.py

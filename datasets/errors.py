@@ -45,6 +45,8 @@ never leaves its module. Any other exception is a defect of the program.
             which makes it the observation
         MalformedMessageError (policy_training/policies/harmony.py): tokens of a policy that are no messages; its
             episode, which makes it the observation
+        UnscoredError (policy_training/adapters/configured.py): an answer that stays unscored, where no value
+            says so; the trainer, which stops its step
         LostAttemptError (policy_training/policies/endpoint_requests.py): the server of a model; the connection, which
             retries, and then its policy, which returns a lost rollout
 

@@ -19,10 +19,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
-from regrade.evaluators.analysis.component_effects import component_values
+from regrade.evaluators.analysis.component_effects import component_values, price_name
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, JudgedAttempt, judge_with_evidence
-from regrade.policy_training.environments.reward_components import paid_attempt
+from regrade.policy_training.environments.reward_components import component_names, paid_attempt
 from regrade.policy_training.environments.training_reward import TrainingReward, training_reward_of
 from regrade.policy_training.policies.task_descriptions import ChatPrompt
 from regrade.rewards.algebra import Reward
@@ -159,9 +159,26 @@ class Verdicts:
         Raises:
             UserError: see `of`.
         """
-        loop = asyncio.get_running_loop()
-        (verdict,) = await loop.run_in_executor(self._threads, partial(self.of, [answer]))
+        (verdict,) = await self.of_many([answer])
         return verdict
+
+    async def of_many(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """`of`, without blocking the event loop.
+
+        Raises:
+            UserError: see `of`.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(self.of, answers))
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Every name that `Verdict.components` may have, for trainers that need equal keys in every row."""
+        return (*component_names(self.reward.reward), *map(price_name, self.reward.prices), *FACTS)
+
+    def is_malformed(self, answer: Answer) -> bool:
+        """Has the answer no readable patch? Nothing runs."""
+        return self._patch(self.task(answer.task_id), answer) is None
 
     def task(self, task_id: str) -> Task:
         """Raises UserError: no task has this id."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from regrade.evaluators.analysis.component_effects import PaidAttempt, component_numbers
+from regrade.evaluators.analysis.component_effects import PaidAttempt, component_numbers, gate_name
 from regrade.policy_training.environments.attempts import Attempt
 from regrade.policy_training.environments.training_reward import TrainingReward
+from regrade.rewards.algebra import AtLeast, Clip, Minimum, Named, OnlyIf, Otherwise, Reward, Sum
 
 
 def numbers_of_step(
@@ -58,3 +59,24 @@ def paid_attempt(attempt: Attempt, reward: TrainingReward, cost: float = 0.0) ->
         is_resolved=attempt.verified,
         broke=attempt.broke,
     )
+
+
+def component_names(reward: Reward) -> tuple[str, ...]:
+    """The names of the leaves and gates of a reward, as `component_values` has them, without those of limits."""
+    return tuple(dict.fromkeys(_names(reward)))
+
+
+def _names(reward: Reward) -> list[str]:
+    match reward:
+        case Sum():
+            return [name for _, term in reward.terms for name in _names(term)]
+        case Minimum():
+            return [name for term in reward.rewards for name in _names(term)]
+        case OnlyIf():
+            return [*_names(reward.inner), *(gate_name(gate.name) for gate in reward.gates)]
+        case Clip() | AtLeast() | Otherwise():
+            return _names(reward.inner)
+        case Named() if isinstance(reward.inner, Sum | Minimum | OnlyIf | Clip | AtLeast):
+            return _names(reward.inner)
+        case _:
+            return [reward.name]

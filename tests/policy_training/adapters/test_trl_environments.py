@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from trl.chat_template_utils import qwen3_chat_template
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.adapters import verdicts
 from regrade.policy_training.adapters.trl import ExecutedOutcome, agent_prompts, environment_factory
+from regrade.policy_training.adapters.verdicts import RETRIES
 from regrade.policy_training.environments.agent_tools import TOOLS, EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.tool_calls import tool_schemas
 from regrade.rewards import tests as passing
+from regrade.rewards.evidence import EvidenceSet, Integrity
 
 
 def call(name: str, **arguments: Any) -> str:
@@ -157,3 +160,52 @@ def test_any_reward_pays_an_episode(make_task: Callable[[str], Task], scorer: Sc
     environment.reset(**agent_prompts(tasks)[0])
     environment.edit("library.py", "number * 2", "number * 3")
     assert ExecutedOutcome(scorer, passing)([environment]) == [0.0]
+
+
+class Interrupted(Scorer):
+    """A scorer whose sandboxes fail for one attempt, in the judgement of the second step and in all its retries."""
+
+    judgements = 0
+
+    def gather(self, jobs: Sequence[Any], needs: Any, **more: Any) -> list[EvidenceSet]:
+        found = super().gather(jobs, needs, **more)
+        if Integrity not in needs:  # tests that an agent asks for
+            return found
+        self.judgements += 1
+        is_failing = 2 <= self.judgements <= 2 + RETRIES
+        return [EvidenceSet({}, dict.fromkeys(needs, "the daemon died")), *found[1:]] if is_failing else found
+
+
+@pytest.mark.filterwarnings("ignore:You are using 'environment_factory'")
+def test_trl_learns_nothing_from_a_group_with_an_unscored_attempt(
+    make_task: Callable[[str], Task],
+    evidence: Path,
+    scripted: Scripted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verdicts, "FIRST_PAUSE", 0.01)
+    tasks = {"second": make_task("second")}
+    settings = GRPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=4, max_steps=3, learning_rate=1e-6,
+        max_completion_length=2000, report_to="none", use_cpu=True, bf16=False, logging_steps=1, save_strategy="no",
+        disable_tqdm=True,
+    )  # fmt: skip
+    with Interrupted(workers=1, cache=evidence) as scorer:
+        trainer = Watched(
+            model=scripted,
+            processing_class=scripted.tokenizer,
+            args=settings,
+            environment_factory=environment_factory(tasks, scorer, EpisodeLimits(turns=10)),
+            reward_funcs=ExecutedOutcome(scorer),
+            train_dataset=Dataset.from_list(agent_prompts(tasks)),
+        )
+        trainer.train()
+        assert scorer.judgements == 3 + RETRIES
+    first, lost, third = (batch["advantages"].tolist() for batch in trainer.batches)
+    assert first == third
+    assert max(first) > 0 > min(first)
+    assert lost == [0.0] * 4, "not the advantages of three attempts against a mean that lacks the fourth"
+    rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+    assert rewards[0] == rewards[2]
+    assert rewards[1] is None, "no mean counts the unscored group as 0"
