@@ -197,6 +197,7 @@ def _shell_of(image: ContainerImage, workdir: str, done: ContainerRun) -> str:
     """The shell of the image, by a first look into it. Raises UserError: it has no such user or folder."""
     if done.status == NOT_STARTED and image.user:
         raise UserError(f"the image {image.name!r} has no user {image.user!r}: {done.output.strip()[:200]}")
+    shell: str
     shell, *folder = done.answer.splitlines() or [""]
     if not shell:
         raise SandboxError(done.output.strip()[:200] or "its shell prints nothing")

@@ -120,7 +120,7 @@ async def _lines(service: RewardService, answers: list[Answer], deadline: float 
 
 
 def _line(content: object) -> bytes:
-    return AsciiResponse(content).body + b"\n"  # type: ignore[return-value]
+    return bytes(AsciiResponse(content).body) + b"\n"
 
 
 async def _after(start: bytes, lines: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

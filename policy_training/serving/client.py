@@ -182,7 +182,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     wanted = error.pause if isinstance(error, _TransientError) else 0.0
-    return min(max(wanted, 0.25 * 2 ** min(state.attempt_number - 1, 5)), LONGEST_PAUSE)
+    return float(min(max(wanted, 0.25 * 2 ** min(state.attempt_number - 1, 5)), LONGEST_PAUSE))
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:

@@ -12,7 +12,7 @@ LONGEST_MESSAGE = 500
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
 
 
-class _Recorder:
+class _ResultForwarder:
     def __init__(self) -> None:
         self.channel: Any = None
         self.statuses: Any = {}
@@ -46,7 +46,7 @@ def _ids(test: Any) -> Any:
 
 def install() -> None:
     """Wrap the methods of `unittest.TestResult`."""
-    recorder = _Recorder()
+    recorder = _ResultForwarder()
 
     def wrap(name: str, record: Any, owner: Any = unittest.TestResult) -> None:
         original = getattr(owner, name, None)

@@ -85,9 +85,10 @@ def _fields(judged: Judged) -> dict[str, Any]:
 def _task_id(content: Mapping[str, Any]) -> str:
     params = content["responses_create_params"]
     for place in (content, content.get("verifier_metadata"), params.get("metadata")):
-        for key in KEYS if isinstance(place, Mapping) else ():
-            if isinstance(place.get(key), str):
-                return str(place[key])
+        named = place if isinstance(place, Mapping) else {}
+        for key in KEYS:
+            if isinstance(named.get(key), str):
+                return str(named[key])
     raise HTTPException(
         422,
         "the request names no task: set task_id beside `response`, in `verifier_metadata`, or in the `metadata` of "

@@ -32,7 +32,7 @@ class ResetBody(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(default=None, ge=0)
     episode_id: EpisodeId | None = None
     task_id: str | None = None
 
@@ -166,7 +166,11 @@ def routes(service: RewardService) -> APIRouter:
     @router.get("/schema")
     async def schema() -> dict[str, Any]:
         """JSON schemas of actions, observations and states."""
-        kinds = {"action": PatchAction, "observation": ObservationBody, "state": EpisodeState}
+        kinds: dict[str, type[BaseModel]] = {
+            "action": PatchAction,
+            "observation": ObservationBody,
+            "state": EpisodeState,
+        }
         return {name: kind.model_json_schema() for name, kind in kinds.items()}
 
     return router
