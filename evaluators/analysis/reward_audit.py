@@ -84,7 +84,7 @@ class Audit:
         return {**asdict(self), "parts": [asdict(part) for part in self.parts], "correlations": pairs}
 
 
-def audit(rows: Iterable[Mapping[str, Any]]) -> Audit:
+def audit(rows: Iterable[Mapping[Any, Any]]) -> Audit:
     """Audit the reward of evaluation rows (see `regrade.evaluators.storage.rows`). A row alone in its group, such as a
     greedy one, counts for the means only.
 

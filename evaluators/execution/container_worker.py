@@ -36,7 +36,6 @@ from regrade.evaluators.execution.worker import (
     WorkerDiedError,
 )
 from regrade.evaluators.inside.sealing import new_key, unsealed_lines
-from regrade.evaluators.inside.watching import DISK_MB
 from regrade.evaluators.sandboxes import Mount, SandboxError
 from regrade.evaluators.sandboxes.docker_images import RESULTS, ContainerRun, ImageContainer
 
@@ -164,6 +163,8 @@ class ContainerWorker(Worker):
             container.execute(["sh", "-c", line], environment={}, seconds=request.limits.wall_seconds)
         environment = tests_environment(self._image) | variables
         script = f"{self._image.activate}\n{lines}"
+        from regrade.evaluators.inside.watching import DISK_MB  # needs modules that only Unix has
+
         largest = _bytes_below(self._folder.path) + (DISK_MB << 20)
         return container.execute(
             [self._facts.shell, "-c", script],
