@@ -12,6 +12,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.environments import python_for
+from regrade.evaluators.execution.worker_environments import WorkerEnvironment
 from regrade.evaluators.sandboxes import available, choose
 from regrade.evaluators.task_curation.baseline import (
     BYTECODE,
@@ -499,9 +500,8 @@ def test_many_short_tests_of_one_file_are_measured_in_parts_with_the_same_result
 
 
 def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
-    settings = _WorkerSettings(
-        sandbox=choose(), python=Path(sys.executable), scratch=tmp_path, limits=Limits(), packages=None, tools=None
-    )
+    environment = WorkerEnvironment(choose(), Path(sys.executable), bytecode=tmp_path / BYTECODE)
+    settings = _WorkerSettings(environment=environment, scratch=tmp_path, limits=Limits())
 
     def fails(_report):
         time.sleep(0.5)
@@ -518,14 +518,8 @@ def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
 
 def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
     hangs = "import time\ndef test_it():\n    time.sleep(500)\n"
-    settings = _WorkerSettings(
-        sandbox=choose(),
-        python=python_for((), tmp_path),
-        scratch=tmp_path,
-        limits=Limits(wall_seconds=600.0),
-        packages=None,
-        tools=None,
-    )
+    environment = WorkerEnvironment(choose(), python_for((), tmp_path), bytecode=tmp_path / BYTECODE)
+    settings = _WorkerSettings(environment=environment, scratch=tmp_path, limits=Limits(wall_seconds=600.0))
     (tmp_path / BYTECODE).mkdir(mode=0o777)
 
     def fails(_report):
