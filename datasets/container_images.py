@@ -90,7 +90,9 @@ def engine(timeout: float) -> Any:
     try:
         import docker
     except ImportError as error:
-        raise UserError("the Python package `docker` is not installed: pip install 'regrade[docker]'") from error
+        raise UserError(
+            "the Python package `docker` is not installed: run pip install '.[docker]' in the checkout of Regrade"
+        ) from error
     try:
         client = docker.APIClient(timeout=timeout, **docker.utils.kwargs_from_env())
         client.ping()

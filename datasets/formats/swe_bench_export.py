@@ -89,7 +89,9 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]], form: FileType) -> N
             import pyarrow
             import pyarrow.parquet as parquet
         except ImportError as error:
-            raise UserError("Parquet needs pyarrow: pip install 'regrade[parquet]', or write jsonl") from error
+            raise UserError(
+                "Parquet needs pyarrow: run pip install '.[parquet]' in the checkout of Regrade, or write jsonl"
+            ) from error
         flat = [{**row, OWN: json.dumps(row[OWN], ensure_ascii=True)} for row in rows]
         parquet.write_table(pyarrow.Table.from_pylist(flat), path)
         return

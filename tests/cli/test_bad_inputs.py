@@ -156,7 +156,7 @@ TASK_FILES: list[Row] = [
     ("tasks list @empty.jsonl", "contains no task", "needs the keys"),
     ("tasks list @binary.jsonl", "not UTF-8", "save it as UTF-8"),
     ("tasks list @surrogate.jsonl", "surrogate.jsonl:1", "surrogate"),
-    ("tasks list @unknown.json", "unknown key 'colour'", "known keys: base_patch"),
+    ("tasks list @unknown.json", "unknown key 'colour'", "known keys: assurance, base_patch"),
     ("tasks list @doubled.jsonl", "doubled.jsonl:1", "\"id\" occurs twice in one object: leave one"),
     ("tasks list @numbers.json", "numbers.json:1", "too many digits"),
     ("tasks list @nested.json", "nested.json:1", "nested too deeply"),
