@@ -39,7 +39,8 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UserError(
-            f"{path} is a Parquet file, which needs pyarrow: run pip install '.[parquet]' in the checkout of Regrade, or give JSON lines"
+            f"{path} is a Parquet file, which needs pyarrow: run pip install '.[parquet]' in the checkout of Regrade, "
+            "or give JSON lines"
         ) from error
     try:
         if path.stat().st_size > LARGEST:
