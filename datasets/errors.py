@@ -17,6 +17,10 @@ never leaves its module. Any other exception is a defect of the program.
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
                 UserError
+            UnknownTaskError (policy_training/serving/service.py): the task of a request; the reward server, which
+                answers 404
+            TooManyAnswersError (policy_training/serving/service.py): the size of a request; the reward server, which
+                answers 413
             RunBusyError (datasets/errors.py): another process writes into a run; a study, which takes another
                 cell
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
@@ -32,6 +36,8 @@ never leaves its module. Any other exception is a defect of the program.
             retries and then leaves unscored
     RuntimeError
         SandboxError (evaluators/sandboxes/base.py): a sandbox; the scorer, which retries and then leaves unscored
+            ImageUnavailableError (evaluators/execution/image_environments.py): a task's image, which can't be started
+                here; the scorer, which leaves unscored at once
         WorkerDiedError (evaluators/execution/worker.py): the worker in a sandbox; the scorer, which retries and then
             leaves unscored or, if the candidate killed it each time, scores low
         StaleExtensionError (evaluators/execution/native_code.py): the build of a compiled extension, stale after a
@@ -47,6 +53,10 @@ never leaves its module. Any other exception is a defect of the program.
             episode, which makes it the observation
         UnscoredError (policy_training/adapters/configured.py): an answer that stays unscored, where no value
             says so; the trainer, which stops its step
+        UnavailableError (policy_training/serving/job_queue.py): the reward server, which is full or stops; the route,
+            which answers 503
+        ServerError (policy_training/serving/client.py): a reward server without a final verdict, after all posts; the
+            caller of `RewardClient`
         LostAttemptError (policy_training/policies/endpoint_requests.py): the server of a model; the connection, which
             retries, and then its policy, which returns a lost rollout
 
@@ -67,6 +77,8 @@ Private to a module, and no errors:
     AssertionError
         _PropertyError (rewards/conformance.py): a violation of a rule by a reward; the rule's check, which reports it
     Exception
+        _TransientError (policy_training/serving/client.py): an answer of the reward server that says to post again; the
+            client, which does
         _ReachedLearningLayersError (policy_training/trainers/frozen_activations.py): the end of the frozen layers;
             the forward pass, which stops there
 """
