@@ -37,7 +37,7 @@ never leaves its module. Any other exception is a defect of the program.
     RuntimeError
         SandboxError (evaluators/sandboxes/base.py): a sandbox; the scorer, which retries and then leaves unscored
             ImageUnavailableError (evaluators/execution/image_environments.py): a task's image, which can't be started
-                here; the scorer, which leaves unscored at once
+                here; the scorer, as any SandboxError
         WorkerDiedError (evaluators/execution/worker.py): the worker in a sandbox; the scorer, which retries and then
             leaves unscored or, if the candidate killed it each time, scores low
         StaleExtensionError (evaluators/execution/native_code.py): the build of a compiled extension, stale after a
