@@ -17,7 +17,7 @@ PAGES = ("README.md", "docs/one-patch.md", "docs/one-grpo-step.md")
 WALKS = PAGES[1:]
 COLUMN = 28
 """Where the descriptions in the tree begin."""
-LONGEST_TREE, LONGEST_LINE = 165, 120
+LONGEST_TREE, LONGEST_LINE = 170, 120
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CITATION = re.compile(r"\[`[^`]+`\]\(([^)]+\.py)\)((?:,?(?: and)?\s+`[\w.]+`)+)")
 """A link to a file, and the names in it that follow."""
