@@ -25,6 +25,14 @@ MODULES = (
     "regrade.reports",
 )
 """All that is public: faces of packages, and modules of `datasets`, which has no `__init__` and so no face."""
+OF_OTHER_PROGRAMS = ("regrade.policy_training.adapters", "regrade.policy_training.serving.client")
+"""Public too: modules, and packages of modules, that configurations of other trainers name; their pages describe them."""
+
+
+def is_public_module(name: str) -> bool:
+    return name in MODULES or any(name == each or name.startswith(f"{each}.") for each in OF_OTHER_PROGRAMS)
+
+
 INTRODUCTION = """\
 # Python API
 
