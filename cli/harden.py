@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regrade.cli.console import activities, one_line, print_json, stderr, stdout, stdout_to_stderr
-from regrade.cli.loading import limited, load, measured
+from regrade.cli.loading import limited, load, measured, proposed_patches
 from regrade.cli.options import (
     MOST,
     AssuranceOption,
@@ -29,7 +28,6 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 
 if TYPE_CHECKING:
-    from regrade.datasets.patches import Patch
     from regrade.datasets.tasks import Task
     from regrade.evaluators.hardening.hackability import TaskCard
 
@@ -107,10 +105,9 @@ def harden(options: HardenOptions) -> None:
     )
     reward = AttackedReward(plain, options.assured or BY_DEFAULT, _text_of(options.reward))
     cards = []
+    given = proposed_patches(options.attempts or [], tasks)
     with Scorer(sandbox=options.sandbox, workers=options.workers) as scorer, activities() as report:
-        for card in hardened(
-            tasks, scorer, reward, settings, given=_given(options.attempts, tasks), known=known, progress=report
-        ):
+        for card in hardened(tasks, scorer, reward, settings, given=given, known=known, progress=report):
             cards.append(card)
             if known.get(card.id) != card:
                 journal.append(options.out, [card.to_json()])
@@ -138,23 +135,6 @@ def _known(out: Path) -> dict[str, TaskCard]:
 
     cards = [card_of(row, f"{out}, card {number}") for number, row in enumerate(journal.read(out), start=1)]
     return {card.id: card for card in cards}
-
-
-def _given(files: list[Path] | None, tasks: Sequence[Task]) -> dict[str, list[Patch]]:
-    """Task id -> the patches that predictions contain for it. Raises UserError if they are for other tasks."""
-    from regrade.datasets.formats.predictions import read_predictions
-
-    if not files:
-        return {}
-    read = read_predictions(files)
-    read.check_known([task.id for task in tasks])
-    for line in read.broken:
-        typer.echo(f"note: {one_line(line)}", err=True)
-    found = defaultdict(list)
-    for predictions in read.models:
-        for instance, patch in predictions.patches.items():
-            found[instance].append(patch)
-    return dict(found)
 
 
 def _write_set(folder: Path, tasks: Sequence[Task], cards: Sequence[TaskCard]) -> None:

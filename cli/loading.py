@@ -1,9 +1,10 @@
-"""Load the tasks of a command, with a progress display for the download of their packages."""
+"""Load the tasks of a command, with a progress display for the download of their packages, and patches for them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import typer
 from regrade.cli.console import activities, one_line, progress
 
 if TYPE_CHECKING:
+    from regrade.datasets.patches import Patch
     from regrade.datasets.tasks import Task
 
 
@@ -64,3 +66,20 @@ def limited(tasks: list[Task], limit: int | None, seed: int) -> list[Task]:
     if limit is None or limit >= len(tasks):
         return tasks
     return random.Random(seed).sample(sorted(tasks, key=lambda task: task.id), limit)
+
+
+def proposed_patches(files: Sequence[Path], tasks: Sequence[Task]) -> dict[str, list[Patch]]:
+    """Task -> the patches that predictions propose for it. Raises UserError if they are for other tasks."""
+    from regrade.datasets.formats.predictions import read_predictions
+
+    if not files:
+        return {}
+    read = read_predictions(files)
+    read.check_known([task.id for task in tasks])
+    for line in read.broken:
+        typer.echo(f"note: {one_line(line)}", err=True)
+    found = defaultdict(list)
+    for predictions in read.models:
+        for instance, patch in predictions.patches.items():
+            found[instance].append(patch)
+    return dict(found)

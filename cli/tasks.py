@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +11,7 @@ import typer
 
 from regrade.cli import harden, task_formats
 from regrade.cli.console import activities, one_line, print_json, progress
-from regrade.cli.loading import is_ready_made, limited, load, load_one, measured
+from regrade.cli.loading import is_ready_made, limited, load, load_one, measured, proposed_patches
 from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
@@ -36,7 +36,6 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 
 if TYPE_CHECKING:
-    from regrade.datasets.patches import Patch
     from regrade.datasets.tasks import Task
 
 INVALID = 2
@@ -205,7 +204,7 @@ def demonstrations(
     tasks = measured(limited(load(source, split), limit, seed), sandbox)
     if not tasks:
         raise UserError(f"{source} has no tasks in the split {split!r}: choose another with --split")
-    patches = _proposed(failed, tasks) if failed else {}
+    patches = proposed_patches(failed or [], tasks)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
         demonstrator = Demonstrator(
             tasks,
@@ -220,21 +219,6 @@ def demonstrations(
     for why, count in made.reasons:
         typer.echo(f"note: {counted(count, 'trace')} left out: {one_line(why)}", err=True)
     typer.echo(f"{out}: {counted(made.traces, 'trace')}, of which {made.with_mistakes} err and recover")
-
-
-def _proposed(files: list[Path], tasks: list[Task]) -> dict[str, list[Patch]]:
-    """Task -> the patches that predictions propose for it. Raises UserError if they are for other tasks."""
-    from regrade.datasets.formats.predictions import read_predictions
-
-    read = read_predictions(files)
-    read.check_known([task.id for task in tasks])
-    for line in read.broken:
-        typer.echo(f"note: {one_line(line)}", err=True)
-    found = defaultdict(list)
-    for predictions in read.models:
-        for instance, patch in predictions.patches.items():
-            found[instance].append(patch)
-    return dict(found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from typing import Any
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats import harbor_verifier
 from regrade.datasets.formats.base_commits import content_of, is_executable
-from regrade.datasets.formats.container_images import (
+from regrade.datasets.formats.dockerfiles import (
     WORKDIR,
     protected_paths,
     pytest_arguments,

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.base_commits import write_base_commits
-from regrade.datasets.formats.container_images import (
+from regrade.datasets.formats.dockerfiles import (
     WORKDIR,
     protected_paths,
     pytest_arguments,
