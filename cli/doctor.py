@@ -137,6 +137,7 @@ def tool_checks() -> list[Check]:
         _program("ruff", "for lint rewards: pip install ruff", NEEDED, str(Path(sys.executable).parent / "ruff")),
         _program("node", "optional: for repositories in JavaScript"),
         _program("cargo", "optional: for repositories in Rust"),
+        _program("go", "optional: for repositories in Go", version="version"),
     ]
 
 
@@ -185,12 +186,14 @@ def model_check() -> Check:
     return Check(f"model {EMBEDDED}", True, f"{weights.stat().st_size / 1e6:.0f} MB of weights")
 
 
-def _program(name: str, advice: str, importance: str = USEFUL, path: str | None = None) -> Check:
+def _program(
+    name: str, advice: str, importance: str = USEFUL, path: str | None = None, version: str = "--version"
+) -> Check:
     program = path if path and Path(path).is_file() else shutil.which(name)
     if program is None:
         return Check(name, False, "not found", advice, importance)
     try:
-        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run([program, version], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return Check(name, False, one_line(error), advice, importance)
     return Check(name, True, one_line(output.splitlines()[0] if output else program), importance=importance)

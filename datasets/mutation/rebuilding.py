@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutation.mutants import FunctionSize, Mutant, Mutations
+from regrade.datasets.mutation.mutants import FunctionSize, Mutant
 from regrade.datasets.mutation.packages import Package
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe
 from regrade.datasets.mutation.splits import split_of
+from regrade.datasets.mutation.syntax_mutations import AnyMutations, mutations_of
 from regrade.datasets.node_ids import test_files_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Shown, Target, Task, TestSuite, Tree
@@ -26,7 +27,7 @@ def wrong_fixes(recipes: PackageRecipes, root: Path, split: str | None = None) -
     Raises:
         UserError: the sources differ from those of the recipes.
     """
-    pristine, mutations = Tree(root), dict[str, Mutations]()
+    pristine, mutations = Tree(root), dict[str, AnyMutations]()
     for recipe in recipes.tasks:
         wrong = recipe.wrong_fix
         if wrong is not None and split in (None, split_of(recipes.package, f"{recipe.file}::{recipe.function}")):
@@ -51,7 +52,7 @@ def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> It
     # The tasks share one suite: the reach of a package has tens of thousands of entries.
     suite = measured_suite(recipes)
     pristine = Tree(root)
-    mutations: dict[str, Mutations] = {}
+    mutations: dict[str, AnyMutations] = {}
     for recipe in recipes.tasks:
         if split is None or split == split_of(recipes.package, f"{recipe.file}::{recipe.function}"):
             if recipe.file not in mutations:
@@ -76,7 +77,9 @@ def measured_suite(recipes: PackageRecipes) -> TestSuite:
     )
 
 
-def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite) -> Task:
+def _task(
+    recipes: PackageRecipes, recipe: TaskRecipe, mutations: AnyMutations, pristine: Tree, suite: TestSuite
+) -> Task:
     source = recipes.package
     mutant = _found(mutations, recipe, recipe.kind, recipe.place, pristine)
     failing = set(recipe.fail_to_pass)
@@ -99,7 +102,7 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
     )
 
 
-def _found(mutations: Mutations, recipe: TaskRecipe, kind: str, place: str, pristine: Tree) -> Mutant:
+def _found(mutations: AnyMutations, recipe: TaskRecipe, kind: str, place: str, pristine: Tree) -> Mutant:
     """The bug of a recipe, or that of its wrong fix."""
     mutant = mutations.find(recipe.function, kind, place)
     is_bug = (kind, place) == (recipe.kind, recipe.place)
@@ -181,8 +184,8 @@ def _line_patch(file: str, source: str, line: int, new: str) -> Patch:
     return Patch(f"{header}@@ -{start},{count} +{start},{count} @@\n" + "\n".join(hunk) + f"\n{ending}")
 
 
-def _mutations(pristine: Tree, file: str, size: FunctionSize) -> Mutations:
+def _mutations(pristine: Tree, file: str, size: FunctionSize) -> AnyMutations:
     try:
-        return Mutations(pristine.read(file), file, size)
+        return mutations_of(pristine.read(file), file, size)
     except (OSError, SyntaxError) as error:
-        raise UserError(f"{pristine.root / file}, named in the recipes, cannot be parsed as Python: {error}") from error
+        raise UserError(f"{pristine.root / file}, named in the recipes, cannot be parsed: {error}") from error

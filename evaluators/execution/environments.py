@@ -19,8 +19,7 @@ from pathlib import Path
 from regrade.datasets.caches import FREE_SPACE
 from regrade.datasets.errors import UserError
 from regrade.datasets.own_environment import own_interpreter
-from regrade.datasets.tasks import TestSuite
-from regrade.evaluators.execution import installed
+from regrade.evaluators.execution.packages import PROGRAMS
 from regrade.evaluators.sandboxes.interpreters import plain_path
 from regrade.evaluators.storage.digests import sealed, unsealed
 
@@ -123,12 +122,6 @@ def _create(requirements: Sequence[str], folder: Path) -> None:
         (folder / COMPLETE).touch()
 
 
-def installed_packages(suite: TestSuite, root: Path) -> Path | None:
-    """The folder of installed packages inside a repository, which is no part of its tree; None: there is none."""
-    folder = root / "node_modules"
-    return folder if (suite.runner == "node" or suite.image is not None) and folder.is_dir() else None
-
-
 @lru_cache(maxsize=16)
 def toolchain(runner: str) -> Path | None:
     """The folder of a runner's installation, which contains `bin`; None: it is in a system folder.
@@ -138,26 +131,15 @@ def toolchain(runner: str) -> Path | None:
     """
     if runner == "pytest":
         return None
-    program_path = shutil.which(runner)
+    name = PROGRAMS.get(runner, runner)
+    program_path = shutil.which(name)
     if program_path is None:
-        raise UserError(f"the tests need the program {runner!r}, which is not installed: see `regrade doctor`")
+        raise UserError(f"the tests need the program {name!r}, which is not installed: see `regrade doctor`")
     if runner == "cargo" and shutil.which("rustup"):  # `cargo` on the path then only selects a toolchain
         done = subprocess.run(["rustup", "which", "cargo"], capture_output=True, text=True, timeout=60, check=False)
         program_path = done.stdout.strip() or program_path
     program = Path(program_path).resolve()
     return None if any(program.is_relative_to(folder) for folder in ("/usr", "/bin")) else program.parent.parent
-
-
-@lru_cache(maxsize=256)
-def runner_identity(runner: str, packages: Path | None) -> str:
-    """Version of the program that runs the tests, and a digest of its packages; empty for pytest."""
-    if runner == "pytest":
-        return ""
-    try:
-        done = subprocess.run([runner, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"the tests need {runner!r}, which does not run ({error}): install it") from error
-    return f"{done.stdout.strip()} {installed.digest_of(packages) if packages is not None else ''}"
 
 
 def cached_pytest_plugins(python: Path, cache: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,85 +10,89 @@ import shutil
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+from regrade.evaluators.inside.command_rows import (
+    LONGEST_MESSAGE,
+    REPORT,
+    WHOLE_FILE,
+    Case,
+    CompileCheck,
+    Runner,
+    first_error,
+)
+from regrade.evaluators.inside.go_command import GO, GO_CHECK
+
 Write = Callable[[str], None]
-Case = tuple[str, str, str]
-"""(test id, status, message)"""
-LONGEST_MESSAGE = 500
 LONGEST_OUTPUT = 200_000
-WHOLE_FILE = "(the file)"
-"""Name of the test that represents a test file which fails as a whole."""
-
-
-@dataclass(frozen=True)
-class Runner:
-    """The command that runs one test file, and the parser of its report."""
-
-    command: Callable[[str, Path], list[str]]
-    """(test file, path of the report) -> the command."""
-    read: Callable[[Path, str, str], Iterator[Case]]
-    """(report, test file, printed output) -> the cases. Raises OSError or ET.ParseError: there is no report.
-    Printed output supplies messages only: a candidate can print that a test passed."""
-
-
-@dataclass(frozen=True)
-class CompileCheck:
-    """The command that checks whether source compiles."""
-
-    command: tuple[str, ...]
-    """`{file}` is replaced by the file; a command without it checks the whole project."""
-    error: re.Pattern[str]
-    """Matches an error in its output, with the groups `location` and `message`."""
 
 
 def run_tests(runner: str, files: list[str], select: list[str] | None, write: Write) -> int:
-    """Run the test files one by one, and record each test as pytest's recorder does. Returns pytest's exit status."""
+    """Run the test files, and record each test as pytest's recorder does. Returns pytest's exit status."""
     selected = None if select is None else set(select)
     row = RUNNERS[runner]
-    failed = False
+    groups: dict[str, list[str]] = {}
     for file in files:
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder, "report")
-            code, printed = _run(row.command(file, report))
-            try:
-                cases = list(row.read(report, file, printed))
-            except (OSError, ET.ParseError) as error:
-                reason = _missing_report_reason(error, printed, runner)
-                write(json.dumps(["collect", file, reason[:LONGEST_MESSAGE]]))
-                failed = True
-                continue
-        if code and (code < 0 or all(status in ("passed", "skipped") for _, status, _ in cases)):
-            # A report without failures contradicts a runner that failed or was killed.
-            reason = f"the runner exited with status {code}, but its report contains no failure"
-            write(json.dumps(["collect", file, reason]))
-            failed = True
-            continue
-        failed = failed or code != 0
-        for test, status, message in cases:
-            if test == f"{file}::{WHOLE_FILE}" and status != "passed":  # its tests are missing: record the reason
-                write(json.dumps(["collect", file, message[:LONGEST_MESSAGE]]))
-            if selected is None or test in selected:
-                write(json.dumps(["test", test, status, 0.0, message[:LONGEST_MESSAGE]]))
-    return int(failed)
+        groups.setdefault(row.group(file), []).append(file)
+    failed = [_run_group(row, group, selected, write) for group in groups.values()]
+    return int(any(failed))
 
 
-def _run(command: list[str]) -> tuple[int, str]:
-    """Exit status, and the end of the output, which is also printed by this process."""
+def _run_group(row: Runner, files: Sequence[str], selected: set[str] | None, write: Write) -> bool:
+    """Run files in one process, and record their tests. Returns: did anything fail?"""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        report = folder / REPORT if row.prints_report else None
+        code, printed = _run(row.command(files, folder), row.environment(), report)
+        try:
+            cases = list(row.read(folder, files, printed))
+        except (OSError, ValueError, ET.ParseError) as error:
+            reason = (
+                f"{error}" if isinstance(error, OSError) and error.errno is None else f"{type(error).__name__}: {error}"
+            )
+            if row.error is not None and row.error.search(printed):
+                reason = first_error(printed, row.error)
+            return _not_collected(files, reason, write)
+    if code and (code < 0 or all(status in ("passed", "skipped") for _, status, _ in cases)):
+        # A report without failures contradicts a runner that failed or was killed.
+        reason = f"the runner exited with status {code}, but its report contains no failure"
+        return _not_collected(files, reason, write)
+    for test, status, message in cases:
+        if test.endswith(f"::{WHOLE_FILE}") and status != "passed":  # its tests are missing: record the reason
+            write(json.dumps(["collect", test.partition("::")[0], message[:LONGEST_MESSAGE]]))
+        if selected is None or test in selected:
+            write(json.dumps(["test", test, status, 0.0, message[:LONGEST_MESSAGE]]))
+    return code != 0
+
+
+def _not_collected(files: Sequence[str], reason: str, write: Write) -> bool:
+    for file in files:
+        write(json.dumps(["collect", file, reason[:LONGEST_MESSAGE]]))
+    return True
+
+
+def _run(command: list[str], environment: Mapping[str, str], report: Path | None) -> tuple[int, str]:
+    """Exit status, and the end of the output, which is also printed by this process; standard output goes to the
+    report if there is one."""
     with tempfile.TemporaryFile() as output:  # a pipe would wait for processes that the tests leave running
         try:
-            status = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
-            ).returncode
+            with report.open("wb") if report is not None else contextlib.nullcontext(output) as printed:
+                status = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=printed,
+                    stderr=output if report is not None else subprocess.STDOUT,
+                    env={**os.environ, **environment},
+                    check=False,
+                ).returncode
         except OSError as error:
             return 127, str(error)
         output.seek(max(0, output.seek(0, os.SEEK_END) - LONGEST_OUTPUT))
-        printed = output.read().decode("utf-8", "replace")
-    print(printed, flush=True)
-    return status, printed
+        text = output.read().decode("utf-8", "replace")
+    print(text, flush=True)
+    return status, text
 
 
 def check(files: list[str], write: Write) -> int:
@@ -99,44 +104,27 @@ def check(files: list[str], write: Write) -> int:
             continue
         command = tuple(part.format(file=file) for part in row.command)
         if command not in errors:
-            result = subprocess.run(command, capture_output=True, check=False)
-            printed = result.stderr.decode("utf-8", "replace").replace(f"{Path.cwd()}/", "")
-            errors[command] = "" if result.returncode == 0 else _first_error(printed, row.error)
+            result = subprocess.run(command, capture_output=True, env={**os.environ, **row.environment()}, check=False)
+            printed = result.stderr.decode("utf-8", "replace")
+            errors[command] = "" if result.returncode == 0 else first_error(printed, row.error)
         write(json.dumps(["checked", file, errors[command]]))
     return 0
-
-
-def _missing_report_reason(error: Exception, printed: str, runner: str) -> str:
-    """Why there is no report: a compiler error is in the printed output."""
-    if runner == "cargo" and "error" in printed:
-        return _first_error(printed.replace(f"{Path.cwd()}/", ""), _CARGO_TEST_ERROR)
-    return f"{type(error).__name__}: {error}"
-
-
-def _first_error(printed: str, pattern: re.Pattern[str], *, otherwise: str = "") -> str:
-    """`FILE:LINE: message`; without a match `otherwise`, or else the last line printed."""
-    match = pattern.search(printed)
-    if match is None:
-        if otherwise:
-            return otherwise
-        lines = [line.strip() for line in printed.splitlines() if line.strip()]
-        return (lines[-1] if lines else "it does not compile")[:LONGEST_MESSAGE]
-    return f"{match['location']}: {match['message']}"[:LONGEST_MESSAGE]
 
 
 # ---------------------------------------------------------------- Node
 
 
-def _node(file: str, report: Path) -> list[str]:
+def _node(files: Sequence[str], folder: Path) -> list[str]:
     """Only the `spec` reporter shows the standard error of a file."""
-    reports = ("junit", report), ("spec", "stdout")
+    reports = ("junit", folder / REPORT), ("spec", "stdout")
     options = [f"--test-reporter{what}" for name, to in reports for what in (f"={name}", f"-destination={to}")]
-    return ["node", "--test", *options, file]
+    return ["node", "--test", *options, *files]
 
 
-def _junit(report: Path, file: str, printed: str) -> Iterator[Case]:
+def _junit(folder: Path, files: Sequence[str], printed: str) -> Iterator[Case]:
     """Ids are `FILE::SUITE > TEST`."""
-    waiting = [(ET.parse(report).getroot(), "")]
+    (file,) = files
+    waiting = [(ET.parse(folder / REPORT).getroot(), "")]
     while waiting:
         node, prefix = waiting.pop()
         for child in node:
@@ -147,7 +135,7 @@ def _junit(report: Path, file: str, printed: str) -> Iterator[Case]:
                 yield f"{file}::{prefix}{name}", *_outcome(child)
             elif child.tag == "testcase" and child.find("failure") is not None:
                 status, generic = _outcome(child)  # "test failed": only the file's output has the reason
-                reason = _first_error(printed.replace(f"{Path.cwd()}/", ""), _NODE_CHECK.error, otherwise=generic)
+                reason = first_error(printed, _NODE_CHECK.error, otherwise=generic)
                 yield f"{file}::{WHOLE_FILE}", status, reason
 
 
@@ -169,17 +157,19 @@ def _outcome(case: ET.Element) -> tuple[str, str]:
 # ---------------------------------------------------------------- cargo
 
 
-def _cargo(file: str, report: Path) -> list[str]:
+def _cargo(files: Sequence[str], folder: Path) -> list[str]:
     """Runs the tests of a library or program, or one file of `tests/`. libtest itself writes the log file."""
+    (file,) = files
     path = PurePosixPath(file)
     target = {"src/lib.rs": ["--lib"], "src/main.rs": ["--bins"]}.get(file, ["--test", path.stem])
-    return ["cargo", "test", "--offline", "--quiet", *target, "--", "--test-threads=1", f"--logfile={report}"]
+    return ["cargo", "test", "--offline", "--quiet", *target, "--", "--test-threads=1", f"--logfile={folder / REPORT}"]
 
 
-def _libtest(report: Path, file: str, printed: str) -> Iterator[Case]:
+def _libtest(folder: Path, files: Sequence[str], printed: str) -> Iterator[Case]:
     """Lines of `ok NAME`, `failed NAME`, `ignored NAME`; ids are `FILE::NAME`."""
+    (file,) = files
     statuses = {"ok": "passed", "failed": "failed", "ignored": "skipped"}
-    for line in report.read_text("utf-8", "replace").splitlines():
+    for line in (folder / REPORT).read_text("utf-8", "replace").splitlines():
         word, _, name = line.partition(" ")
         if word in statuses:
             section = re.search(
@@ -194,16 +184,22 @@ def _libtest(report: Path, file: str, printed: str) -> Iterator[Case]:
 _THREAD = re.compile(r"(?<=') \(\d+\)(?= panicked)")
 """Thread number, which differs between runs."""
 _CARGO_TEST_ERROR = re.compile(r"^error(?:\[\w+\])?: (?P<message>.*)\n\s*--> (?P<location>\S+?:\d+)", re.MULTILINE)
-RUNNERS: Mapping[str, Runner] = MappingProxyType({"node": Runner(_node, _junit), "cargo": Runner(_cargo, _libtest)})
 _NODE_CHECK = CompileCheck(
-    ("node", "--check", "{file}"),
-    re.compile(r"^(?:file://)?(?P<location>\S+:\d+)\n(?:.*\n)*?(?P<message>\w*Error: .*)", re.MULTILINE),
+    command=("node", "--check", "{file}"),
+    error=re.compile(r"^(?:file://)?(?P<location>\S+:\d+)\n(?:.*\n)*?(?P<message>\w*Error: .*)", re.MULTILINE),
 )
 _CARGO_CHECK = CompileCheck(
-    ("cargo", "check", "--offline", "--quiet", "--message-format=short"),
-    re.compile(r"^(?P<location>[^:\s]+:\d+):\d+: (?P<message>error.*)", re.MULTILINE),
+    command=("cargo", "check", "--offline", "--quiet", "--message-format=short"),
+    error=re.compile(r"^(?P<location>[^:\s]+:\d+):\d+: (?P<message>error.*)", re.MULTILINE),
+)
+RUNNERS: Mapping[str, Runner] = MappingProxyType(
+    {
+        "node": Runner(command=_node, read=_junit),
+        "cargo": Runner(command=_cargo, read=_libtest, error=_CARGO_TEST_ERROR),
+        "go": GO,
+    }
 )
 CHECKS: Mapping[str, CompileCheck] = MappingProxyType(
-    {**dict.fromkeys((".js", ".mjs", ".cjs"), _NODE_CHECK), ".rs": _CARGO_CHECK}
+    {**dict.fromkeys((".js", ".mjs", ".cjs"), _NODE_CHECK), ".rs": _CARGO_CHECK, ".go": GO_CHECK}
 )
 """File suffix -> compile check of its language."""

@@ -10,6 +10,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.image_environments import ImageEnvironments
+from regrade.evaluators.execution.packages import installed_packages, runner_identity
 
 
 class EnvironmentCache:
@@ -45,6 +46,16 @@ class EnvironmentCache:
             UserError: as `python`, or the image lacks what the tests need.
         """
         return self.identity(requirements) if suite.image is None else self.images.identity(suite.image)
+
+    def runner_identity(self, suite: TestSuite, root: Path) -> str:
+        """Identity of the program that runs a suite, and of its packages; empty: the environment covers them.
+
+        Raises:
+            UserError: the program does not run, or its packages can't be installed.
+        """
+        if suite.image is not None:
+            return ""
+        return runner_identity(suite.runner, installed_packages(suite, root, self._cache))
 
     def identity(self, requirements: tuple[str, ...]) -> str:
         return self.identity_of(self.python(requirements))

@@ -8,7 +8,6 @@ from typing import Any
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.execution.environments import installed_packages, runner_identity
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.jobs import DistinctJob, Job
@@ -115,7 +114,7 @@ class Planner:
             self._digests.of_reach(suite),
             task.limits,
             self._environments.identity_for(suite, task.requirements),
-            "" if suite.image else runner_identity(suite.runner, installed_packages(suite, base.root)),
+            self._environments.runner_identity(suite, base.root),
         )
         return key_of([repr(parts)]).hex()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators.execution.activity import listener
-from regrade.evaluators.execution.environments import installed_packages, toolchain
+from regrade.evaluators.execution.environments import toolchain
+from regrade.evaluators.execution.packages import installed_packages
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
@@ -60,7 +61,7 @@ class WorkerPool:
 
     def _environment(self, task: Task) -> tuple[Hashable, ...]:
         """Equal for tasks that one worker can serve."""
-        packages = installed_packages(task.suite, task.base.root)
+        packages = installed_packages(task.suite, task.base.root, self._cache)
         if task.suite.image is not None:
             return (task.suite.image, packages)
         return (self._environments.python(task.requirements), packages, toolchain(task.suite.runner))
@@ -106,7 +107,7 @@ class WorkerPool:
 
     def _worker_environment(self, task: Task) -> WorkerEnvironment:
         image = task.suite.image
-        packages = installed_packages(task.suite, task.base.root)
+        packages = installed_packages(task.suite, task.base.root, self._cache)
         if image is not None:
             facts = self._environments.images.facts(image)
             bytecode = self._bytecode_folder(facts.python, self._environments.images.identity(image))

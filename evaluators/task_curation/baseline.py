@@ -19,9 +19,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.activity import Listener, listener
-from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
+from regrade.evaluators.execution.environments import python_for, toolchain
 from regrade.evaluators.execution.hanging_tests import limits_at_base, run_past_hanging_tests, slow_tests
 from regrade.evaluators.execution.image_environments import ImageEnvironments
+from regrade.evaluators.execution.packages import installed_packages
 from regrade.evaluators.execution.records import (
     ConfigurationRecord,
     ImportedRecord,
@@ -156,7 +157,7 @@ def _worker_settings(
     sandbox: Sandbox | None,
     cache: Path,
 ) -> _WorkerSettings:
-    packages = installed_packages(suite, tree.root)
+    packages = installed_packages(suite, tree.root, cache)
     if suite.image is None:
         python, tools = python_for(requirements, cache), toolchain(suite.runner)
         plain = WorkerEnvironment(sandbox or choose(), python, packages=packages, tools=tools)

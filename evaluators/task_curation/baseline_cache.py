@@ -15,6 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.image_environments import ImageEnvironments
+from regrade.evaluators.execution.packages import installed_packages, runner_identity
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
@@ -72,8 +73,8 @@ class BaselineCache:
         if suite.image is not None:
             identity = ImageEnvironments(self.cache).identity(suite.image)
         else:
-            identity = environments.identity(self.python) + environments.runner_identity(
-                suite.runner, environments.installed_packages(suite, tree.root)
+            identity = environments.identity(self.python) + runner_identity(
+                suite.runner, installed_packages(suite, tree.root, self.cache)
             )
         parts = [tree.digest, repr(suite), identity, code_version(), self.sandbox.name, str(self.runs)]
         parts.append(repr(self.test_limit) if self.reach else f"{self.test_limit!r}, no reach")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from regrade.datasets.mining.repositories import Repository, open_repository
 from regrade.datasets.mutation.mutants import LONG
 from regrade.datasets.mutation.packages import Package
 from regrade.datasets.mutation.recipe_format import PackageRecipes
+from regrade.datasets.mutation.syntax_mutations import parses
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.scoring.arguments import checked_count, checked_path
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.static.dependencies.distance import import_distances
+from regrade.evaluators.static.dependencies.graph import graph_of
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.fail_to_pass import fails
@@ -77,12 +80,11 @@ class BuiltRepository:
             key: tuple(sorted(number[test] for test in ids if test in number))
             for key, ids in self.baseline.reach.items()
         }
-        modules = {file_of(key) for key in reach if "::" in key}
         package = Package(
             name=self.name,
             version=self.version or "0",
             sha256=self.tree.digest,
-            subject=tuple(sorted(path for path in modules if path.endswith(".py"))),
+            subject=self._subject(reach),
             paths=self.suite.paths,
             python_path=self.suite.python_path,
             requirements=self.requirements,
@@ -97,6 +99,21 @@ class BuiltRepository:
             tasks=(),
             suite=self.suite,
             size=LONG,
+        )
+
+    def _subject(self, reach: Collection[str]) -> tuple[str, ...]:
+        """The files with functions to mutate: those that tests execute; of other languages than Python, whose reach is
+        not measured, those that test files import."""
+        if self.suite.runner == "pytest":
+            return tuple(sorted({file_of(key) for key in reach if "::" in key and file_of(key).endswith(".py")}))
+        tests = {file_of(test) for test in self.baseline.stable}
+        imported = import_distances(graph_of(self.tree, self.suite.python_path), tests)
+        return tuple(
+            sorted(
+                path
+                for path in imported
+                if path not in tests and not self.suite.protects(path) and parses(self.tree.read(path), path)
+            )
         )
 
 

@@ -180,7 +180,8 @@ class _TaskSearch:
     def _functions(self) -> Iterator[list[Mutant]]:
         """The mutants of each function that tests of several files run, some of them through another module."""
         measured = self._measured
-        for file in subject_files(measured.package, self._root):
+        files = subject_files(measured.package, self._root)
+        for file in (file for file in files if file.endswith(".py")):  # of others, no reach is measured
             mutations = Mutations(Tree(self._root).read(file), file, measured.size)
             names = [function.name for function in mutations.functions]
             for function in mutations.functions:

@@ -43,9 +43,21 @@ def _failing(task: Task) -> str:
 
 
 def _declaration(source: str, target: Target) -> str:
-    """The function's lines up to its body, indented."""
+    """The function's lines up to its body, indented; in languages with comments above a function, with these."""
+    if not target.file.endswith(".py"):
+        return _commented_declaration(source.split("\n"), target)
     for node in ast.walk(parse_tree(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.lineno == target.first_line:
             lines = source.split("\n")[node.lineno - 1 : node.body[-1].lineno - 1]
             return "\n".join(f"    {line}" for line in lines).rstrip()
     raise ValueError(f"{target.file} has no function at line {target.first_line}")
+
+
+def _commented_declaration(lines: list[str], target: Target) -> str:
+    first = target.first_line - 1
+    while first and lines[first - 1].strip().startswith(("//", "/*", "*")):
+        first -= 1
+    # The statement in place of the body has a line of its own, as a body of several lines had.
+    head = lines[first : target.last_line]
+    end = next((number for number, line in enumerate(head) if "not implemented" in line), len(head))
+    return "\n".join(f"    {line}" for line in head[:end]).rstrip()

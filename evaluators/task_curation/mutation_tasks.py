@@ -10,13 +10,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
+from regrade.datasets.mutation.mutants import Mutant, shuffled
 from regrade.datasets.mutation.operators import OPERATORS
 from regrade.datasets.mutation.packages import PACKAGES, Package, fetch_all, subject_files
 from regrade.datasets.mutation.rebuilding import measured_suite, planting_patch, rebuild
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
+from regrade.datasets.mutation.syntax_mutations import AnyMutations, mutations_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.scoring.scorer import Scorer
@@ -166,20 +168,20 @@ def _function_mutants(recipes: PackageRecipes, root: Path, amounts: Amounts) -> 
     """
     groups = []
     for file in subject_files(recipes.package, root):
-        mutations = Mutations(Tree(root).read(file), file, recipes.size)
+        mutations = mutations_of(Tree(root).read(file), file, recipes.size)
         names = [function.name for function in mutations.functions]
         for function in mutations.functions:
             key = f"{file}::{function.name.split('.<locals>')[0]}"
+            # Only for Python is it measured which functions tests execute; for others, only that they import the file.
+            is_executed = bool(recipes.reach.get(key)) or not file.endswith(".py")
             # If a name is defined twice, it is unknown which definition the tests execute.
-            if recipes.reach.get(key) and key not in recipes.imported and names.count(function.name) == 1:
+            if is_executed and key not in recipes.imported and names.count(function.name) == 1:
                 groups.append(_FunctionMutants(distinct_mutants(mutations, function, recipes.seed, amounts)))
     random.Random(f"{recipes.seed}/{recipes.package.name}").shuffle(groups)
     return groups
 
 
-def distinct_mutants(
-    mutations: Mutations, function: MutationTarget, seed: int, amounts: Amounts = READY_MADE
-) -> list[Mutant]:
+def distinct_mutants(mutations: AnyMutations, function: Any, seed: int, amounts: Amounts = READY_MADE) -> list[Mutant]:
     """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` contains a constant).
 
     A set in place of a list is left out: if it contains functions or None, its order depends on memory addresses.
@@ -228,7 +230,7 @@ def _try_in_rounds(
             for (group, mutant), gathered in zip(batch, evidence, strict=True):
                 run = run_of(gathered)
                 reason = unsuitable(run, len(recipes.tests), amounts.share_failing)
-                reason = reason or _trivial(run, amounts.trivial_errors)
+                reason = reason or _trivial(mutant, run, amounts.trivial_errors)
                 tried.tried(mutant.kind, run.seconds, reason)
                 if not reason:
                     group.accepted.append(_recipe(mutant, run, recipes.tests))
@@ -270,7 +272,9 @@ def unsuitable(run: TestRun, tests: int, share_failing: float) -> str:
     return ""
 
 
-def _trivial(run: TestRun, errors: tuple[str, ...]) -> str:
+def _trivial(mutant: Mutant, run: TestRun, errors: tuple[str, ...]) -> str:
+    if not mutant.file.endswith(".py") and all(run.outcomes[test].status is TestStatus.ERROR for test in run.broken):
+        return "trivial: it does not compile, or no test file of it loads"
     texts = [parse(run.outcomes[test].message)[0].error for test in run.broken] if errors else []
     if texts and all(text.startswith(errors) for text in texts):
         return "trivial: a static check finds it"

@@ -17,6 +17,9 @@ CARGO_DECIDES = (
     "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
 )  # fmt: skip
 """Files that affect what cargo runs and how, in addition to those of any repository."""
+GO_DECIDES = ("**/go.mod", "**/go.sum", "go.work", "go.work.sum", "vendor/**", "**/testdata/**")
+"""The same for `go test`; folders called `testdata` are for the files that tests read."""
+GO_SKIPPED = frozenset({"vendor", "testdata"})
 NEVER_LOADED = frozenset(
     {
         "xdist",
@@ -48,13 +51,19 @@ def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path, named: S
         named: ids and files of tests that the user names: a Python file among them holds tests.
 
     Raises:
-        UserError: there is a manifest, but no test that its runner accepts.
+        UserError: there are manifests, but no test that their runners accept.
     """
     paths = tree.paths()
     if not any(_is_test(path, ".py") for path in paths) and not any(file_of(test).endswith(".py") for test in named):
-        for manifest, find in (("package.json", _node_suite), ("Cargo.toml", _cargo_suite)):
-            if (repo / manifest).is_file():
+        finders = {"package.json": _node_suite, "Cargo.toml": _cargo_suite, "go.mod": _go_suite}
+        problems: list[UserError] = []
+        for find in (find for manifest, find in finders.items() if (repo / manifest).is_file()):
+            try:
                 return find(repo, paths)
+            except UserError as problem:  # such as a package.json for the site of a project in another language
+                problems.append(problem)
+        if problems:
+            raise problems[0]
     return TestSuite(python_path=python_path(repo, tree, interpreter), options=_plugin_options(interpreter, cache))
 
 
@@ -74,6 +83,21 @@ def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
     return TestSuite(
         python_path=(), paths=(*own, *files), protected=(*TestSuite().protected, *CARGO_DECIDES), runner="cargo"
     )
+
+
+def _go_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
+    """The test files of the module at the root; `go` itself leaves out the same folders."""
+    inner = {path.removesuffix("go.mod") for path in paths if path.endswith("/go.mod")}
+    files = tuple(
+        path
+        for path in paths
+        if _is_test(path, ".go")
+        and not any(part in GO_SKIPPED or part.startswith(("_", ".")) for part in path.split("/"))
+        and not path.startswith(tuple(inner))
+    )
+    if not files:
+        raise UserError(f"{repo} has a go.mod and no test file of that module, such as shop_test.go")
+    return TestSuite(python_path=(), paths=files, protected=(*TestSuite().protected, *GO_DECIDES), runner="go")
 
 
 def _is_test(path: str, *suffixes: str) -> bool:
