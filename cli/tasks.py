@@ -241,7 +241,9 @@ class _BuildOptions:
     ] = None
     source: Annotated[
         list[str] | None,
-        typer.Option(help="Only this task source: commits, mutation, cross-module or features. Repeat for more."),
+        typer.Option(
+            help="Only this task source: commits, mutation, cross-module, features or refactors. Repeat for more."
+        ),
     ] = None
     limit: Annotated[int | None, typer.Option(min=1, max=MOST, help="Maximum number of tasks of one source.")] = None
     runs: Annotated[int, typer.Option(min=1, max=100, help="Runs of the unchanged tests; a test must pass in all.")] = 3
@@ -275,8 +277,8 @@ def build(options: _BuildOptions) -> None:
     """Build tasks from any repository, or the recipes of the ready-made tasks.
 
     Installs what the tests of the repository need, runs them several times, and searches for tasks: fix commits,
-    planted bugs, bugs with a wrong fix that breaks other modules, and functions without a body. Execution confirms each
-    task. A killed run goes on when it is repeated.
+    planted bugs, bugs with a wrong fix that breaks other modules, functions without a body, and functions to simplify.
+    Execution confirms each task. A killed run goes on when it is repeated.
     """
     if options.repo:
         _build_set(options)

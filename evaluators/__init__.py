@@ -1,9 +1,9 @@
 """All that runs code and all that judges it. What users import is here; everything below is private.
 
 Score patches: Scorer, score, RayScorer, Stats; tasks: local_task, check_up, validate; explanations: attribute.
-Build tasks: built_repository, from_commits, from_mutation, from_cross_module, from_features, write_tasks.
-Evaluate policies: evaluate, enter, Entrant, Judge, Sweep, Run, rescore_run. Judge rows: load_rows, table, metrics,
-side_metrics, figures, compare, task_changes, audit. Extend: Sandbox, StaticProbe.
+Build tasks: built_repository, from_commits, from_mutation, from_cross_module, from_features, from_refactors,
+write_tasks. Evaluate policies: evaluate, enter, Entrant, Judge, Sweep, Run, rescore_run. Judge rows: load_rows, table,
+metrics, side_metrics, figures, compare, task_changes, audit. Extend: Sandbox, StaticProbe.
 """
 
 import logging
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         from_cross_module,
         from_features,
         from_mutation,
+        from_refactors,
     )
     from regrade.evaluators.task_curation.validation import validate
 
@@ -67,6 +68,7 @@ __all__ = [
     "from_cross_module",
     "from_features",
     "from_mutation",
+    "from_refactors",
     "load_rows",
     "local_task",
     "metrics",
@@ -104,7 +106,13 @@ __getattr__, __dir__ = lazy_imports(
         "task_curation.local_repository": ["local_task"],
         "task_curation.measured_tasks": ["with_pass_to_pass"],
         "task_curation.task_set_building": ["write_tasks"],
-        "task_curation.task_sources": ["from_commits", "from_cross_module", "from_features", "from_mutation"],
+        "task_curation.task_sources": [
+            "from_commits",
+            "from_cross_module",
+            "from_features",
+            "from_mutation",
+            "from_refactors",
+        ],
         "task_curation.validation": ["validate"],
     },
     modules=["analysis.metrics", "analysis.side_metrics"],

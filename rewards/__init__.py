@@ -4,7 +4,7 @@ from regrade.rewards.algebra import Reward, minimum, reward
 from regrade.rewards.assurance import assured
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown, Part, Role
-from regrade.rewards.builtin import builtin_rewards, default
+from regrade.rewards.builtin import builtin_rewards, default, refactoring
 from regrade.rewards.components import (
     builds,
     complexity,
@@ -12,6 +12,7 @@ from regrade.rewards.components import (
     impact,
     readability,
     resolved,
+    simplified,
     small_diff,
     style,
     tests,
@@ -99,8 +100,10 @@ __all__ = [
     "minimum",
     "prediction_of",
     "readability",
+    "refactoring",
     "resolved",
     "reward",
+    "simplified",
     "small_diff",
     "style",
     "tests",

@@ -10,6 +10,7 @@ from regrade.rewards.components import (
     impact,
     readability,
     resolved,
+    simplified,
     small_diff,
     style,
     tests,
@@ -37,9 +38,20 @@ be half of the reward differences that a trainer sees within groups. Complexity 
 as much as style: a formatter repairs style, and nobody repairs superfluous code.
 """
 
+refactoring: Reward = (
+    (0.7 * simplified + 0.3 * complexity.only_if(simplified)).only_if(resolved, builds, untampered).named("refactoring")
+)
+"""For tasks that name a function to simplify and no failing test: its complexity falls as asked, and the tests still
+pass.
+
+The last 0.3 is paid once the function is simple enough, and shrinks with the sum of the complexity of all changed
+functions. With a broken test, or tampering, the value is 0, as it is for an empty patch.
+"""
+
 
 def builtin_rewards() -> dict[str, Reward]:
     """Name -> reward."""
     of_patch = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered)
     components = (*of_patch, generalizes)
-    return {"default": default, **{component.name: component for component in components}}
+    named = {component.name: component for component in components}
+    return {"default": default, **named, "simplified": simplified, "refactoring": refactoring}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.plurals import counted, listed
@@ -38,6 +39,10 @@ USUAL_GROWTH = 2
 three most frequent additions in those fixes."""
 GROWTH_OF_LARGE = 0.1
 """The same as a share of the complexity of the changed functions: in long functions, a fix has more places."""
+LEAST_DROP, SHARE_OF_DROP = 3, 0.25
+"""The drop of complexity that `simplified` asks for: the larger of a number of branches and a share of the complexity
+before. A function above McCabe's limit of 10 gets to that of its simpler neighbours, and a single merged condition is
+not enough."""
 UNCHANGED, SOME_FIXED = 0.3, 0.75
 """Without FAIL_TO_PASS: the value of a patch that breaks nothing and fixes none of the tests that fail at the base; and
 of one that fixes some, to which the share that it fixes adds up to 0.25. The step exceeds what quality can pay."""
@@ -176,6 +181,36 @@ def complexity(delta: ComplexityDelta) -> Score:
     value = 10 / (10 + max(0, delta.growth - _needed_growth(delta)))
     growth = f"sum {total:+d}, maximum {largest:+d}, {_needed_growth(delta)} free"
     return Score(value, f"{growth}; {worst.function} in {worst.file}: {before} -> {after}")
+
+
+@reward
+def simplified(delta: ComplexityDelta) -> Score:
+    """min(1, d / n): d is the drop of the cyclomatic complexity of the function that the task names, n the drop asked.
+
+    n is a quarter of the complexity before, rounded up, and at least 3. After the patch, the largest of the function
+    itself and of all functions that the patch adds or makes more complex counts: moving the branches away is no drop,
+    and splitting them is one. 0 if the function was removed or renamed. Not applicable if the task names no function.
+    Never use it alone: deleting code lowers complexity too; `refactoring` adds the tests and `complexity`.
+    """
+    if delta.unparsable:
+        return Score(0.0, f"cannot be parsed: {', '.join(delta.unparsable)}")
+    target = delta.target
+    if target is None or target.before is None:
+        return Score.unscored("the task names no function whose complexity can be measured")
+    goal = asked_complexity(target.before)
+    if target.after is None:
+        return Score(0.0, f"{target.function} in {target.file} is gone: keep it, with a complexity of at most {goal}")
+    grown = [one for one in delta.functions if one.after is not None and one.after > (one.before or 0)]
+    largest = max([target, *grown], key=lambda one: one.after or 0)
+    after = largest.after or 0
+    value = min(1.0, max(0, target.before - after) / (target.before - goal))
+    where = "" if largest is target else f" in {largest.function}"
+    return Score(value, f"{target.function} in {target.file}: {target.before} -> {after}{where}, asked: {goal}")
+
+
+def asked_complexity(before: int) -> int:
+    """The complexity at which `simplified` is 1."""
+    return before - max(LEAST_DROP, ceil(SHARE_OF_DROP * before))
 
 
 @reward

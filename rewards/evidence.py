@@ -326,6 +326,9 @@ class ComplexityDelta:
     """The patched files of a supported language; empty: no file to measure."""
     reference_growth: int | None = None
     """`growth` of the task's reference patch; None if the task has none, or it cannot be measured."""
+    target: FunctionComplexity | None = None
+    """The function that the task names, whether or not the patch changes it; None: the task names none, or it cannot be
+    measured at the base."""
 
     @property
     def growth(self) -> int:

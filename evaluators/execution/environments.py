@@ -19,7 +19,6 @@ from pathlib import Path
 from regrade.datasets.caches import FREE_SPACE
 from regrade.datasets.errors import UserError
 from regrade.datasets.own_environment import own_interpreter
-from regrade.evaluators.execution.packages import PROGRAMS
 from regrade.evaluators.sandboxes.interpreters import plain_path
 from regrade.evaluators.storage.digests import sealed, unsealed
 
@@ -131,10 +130,9 @@ def toolchain(runner: str) -> Path | None:
     """
     if runner == "pytest":
         return None
-    name = PROGRAMS.get(runner, runner)
-    program_path = shutil.which(name)
+    program_path = shutil.which(runner)
     if program_path is None:
-        raise UserError(f"the tests need the program {name!r}, which is not installed: see `regrade doctor`")
+        raise UserError(f"the tests need the program {runner!r}, which is not installed: see `regrade doctor`")
     if runner == "cargo" and shutil.which("rustup"):  # `cargo` on the path then only selects a toolchain
         done = subprocess.run(["rustup", "which", "cargo"], capture_output=True, text=True, timeout=60, check=False)
         program_path = done.stdout.strip() or program_path

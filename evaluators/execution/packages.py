@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -46,20 +45,16 @@ class _Installer:
 def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None:
     """The folder of installed packages, which is no part of the repository's tree; None: there is none.
 
-    It is `node_modules` inside the repository, or else a folder in the cache, installed when it is first needed.
+    For Node it is `node_modules` inside the repository; for Go a folder in the cache, filled when it is first needed.
 
     Raises:
         UserError: the packages can't be installed; with the reason.
     """
     folder = root / NODE_MODULES
-    if suite.image is not None:
+    if suite.image is not None or suite.runner == "node":
         return folder if folder.is_dir() else None
     installer = _INSTALLERS.get(suite.runner)
-    if installer is None:
-        return None
-    if installer.folder == NODE_MODULES and folder.is_dir():
-        return folder
-    if not installer.is_needed(root):
+    if installer is None or not installer.is_needed(root):
         return None
     texts = {name: (root / name).read_bytes() for name in installer.manifests if (root / name).is_file()}
     parts = [name.encode() + b"\0" + text for name, text in texts.items()]
@@ -84,12 +79,11 @@ def runner_identity(runner: str, packages: Path | None) -> str:
 
 @lru_cache(maxsize=16)
 def _version(runner: str) -> str:
-    program = PROGRAMS.get(runner, runner)
-    command = [program, "version"] if program == "go" else [program, "--version"]
+    command = [runner, "version" if runner == "go" else "--version"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"the tests need {program!r}, which does not run ({error}): install it") from error
+        raise UserError(f"the tests need {runner!r}, which does not run ({error}): install it") from error
     return done.stdout.strip()
 
 
@@ -161,29 +155,4 @@ _GO = _Installer(
     environment=_go_environment,
 )
 
-# ---------------------------------------------------------------- npm
-
-
-def _needs_npm(root: Path) -> bool:
-    try:
-        manifest = json.loads((root / "package.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and any(manifest.get(key) for key in ("dependencies", "devDependencies"))
-
-
-def _npm(folder: Path) -> list[str]:
-    """No script of a package runs. Without a lock, npm chooses the newest versions that fit."""
-    is_locked = (folder / "package-lock.json").is_file() or (folder / "npm-shrinkwrap.json").is_file()
-    return ["npm", "ci" if is_locked else "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-
-
-_NPM = _Installer(
-    manifests=("package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"),
-    folder=NODE_MODULES,
-    is_needed=_needs_npm,
-    command=_npm,
-)
-PROGRAMS: Mapping[str, str] = MappingProxyType({"vitest": "node", "jest": "node"})
-"""Runner -> the program that it needs, if that has another name."""
-_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO, **dict.fromkeys(("node", "vitest", "jest"), _NPM)})
+_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO})

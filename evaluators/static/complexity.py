@@ -33,7 +33,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelt
 
     Sums and maxima cover these functions alone, so that a function that was complex before cannot hide a rise.
     """
-    delta = _measure(before, after, task)
+    delta = replace(_measure(before, after, task), target=_target(before, after, task))
     reference = of_reference(_measure, before, task)
     if reference is None or reference.unparsable:
         return delta
@@ -55,6 +55,20 @@ def _measure(before: Tree, after: Tree, task: Task) -> ComplexityDelta:
         unparsable=unparsable,
         files=tuple(file.path for file in files),
     )
+
+
+def _target(before: Tree, after: Tree, task: Task) -> FunctionComplexity | None:
+    """The complexity of the task's own function at both states."""
+    if task.target is None:
+        return None
+    file, function = task.target.file, task.target.function
+    old, new = (function_complexity(tree.read_or_none(file) or "", file, function) for tree in (before, after))
+    return None if old is None else FunctionComplexity(file, function, old, new)
+
+
+def function_complexity(text: str, path: str, function: str) -> int | None:
+    """The cyclomatic complexity of one function of a file; None: there is no such function, or it can't be measured."""
+    return (_file_complexities(text, path) or {}).get(function)
 
 
 EXECUTING_BUILTINS = frozenset({"exec", "eval", "compile"})

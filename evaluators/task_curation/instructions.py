@@ -8,6 +8,7 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.plurals import counted
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Target, Task
+from regrade.rewards.components import asked_complexity
 
 MOST_NAMED = 5
 """FAIL_TO_PASS tests that an instruction names."""
@@ -28,6 +29,16 @@ def missing_feature(task: Task) -> str:
     return (
         f"`{target.function}` in `{target.file}` is declared and not implemented. Implement it as it is described:\n\n"
         f"{text}\n\n{_failing(task)}"
+    )
+
+
+def lower_complexity(file: str, function: str, complexity: int, guards: int) -> str:
+    """A function to simplify, how far, and what must stay."""
+    return (
+        f"`{function}` in `{file}` has a cyclomatic complexity of {complexity}. Lower it to at most "
+        f"{asked_complexity(complexity)} without a change of behaviour: keep its name and signature.\n\n"
+        f"{counted(guards, 'test')} execute it, and all tests must still pass. Branches that only move into another "
+        "function are no gain: the complexity of all functions that you change counts as well."
     )
 
 

@@ -89,6 +89,12 @@ def _sizes(tasks: Sequence[SetTask]) -> list[tuple[object, ...]]:
         "imports from a failing test to the change": [
             one.facts["distance"] for one in tasks if "distance" in one.facts
         ],
+        "complexity of the target": [
+            one.facts["target_complexity"] for one in tasks if "target_complexity" in one.facts
+        ],
+        "wrong fixes, of at most 6, that pass the shown tests": [
+            one.facts["wrong_fixes"]["passing"] for one in tasks if "wrong_fixes" in one.facts
+        ],
     }
     return [
         (name, min(values), f"{statistics.median(values):g}", max(values)) for name, values in columns.items() if values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,11 @@ from typing import Any
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.task_sets import SetTask, check_writable, patch_to, write_task_set
 from regrade.datasets.leak_free_splits import Unit, leak_free_splits
-from regrade.datasets.node_ids import file_of
 from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.arguments import checked_path
-from regrade.evaluators.static.dependencies.distance import import_distances
-from regrade.evaluators.static.dependencies.graph import graph_of
 from regrade.evaluators.task_curation.built_repository import BuiltRepository
+from regrade.evaluators.task_curation.difficulty import DifficultyFacts
 from regrade.evaluators.task_curation.set_card import card
 from regrade.evaluators.task_curation.task_sources import SOURCES, TaskSource
 from regrade.evaluators.task_curation.yields import YieldReport
@@ -74,7 +72,7 @@ def write_tasks(
     yields, tasks, facts = YieldReport(), list[Task](), list[dict[str, Any]]()
     bases: set[tuple[object, ...]] = set()
     for repository in (replace(each, yields=yields) for each in repositories):
-        described = _TaskFacts(repository)
+        described = DifficultyFacts(repository)
         for name, source in chosen.items():
             yields.source = name
             for task in source(repository):
@@ -104,8 +102,8 @@ def write_tasks(
 
 
 def _identity(task: Task) -> tuple[object, ...]:
-    """Two tasks with the same bug and the same view of it are one."""
-    return task.base.digest, task.shown
+    """Two tasks with the same bug and the same view of it are one; without a bug, those with the same target."""
+    return task.base.digest, task.shown, None if task.fail_to_pass else task.target
 
 
 def _left_out(task: Task, bases: Collection[tuple[object, ...]]) -> str:
@@ -117,29 +115,3 @@ def _left_out(task: Task, bases: Collection[tuple[object, ...]]) -> str:
     except UnicodeEncodeError:
         return UNREADABLE
     return ""
-
-
-class _TaskFacts:
-    """What is recorded of a task besides its tests."""
-
-    def __init__(self, repository: BuiltRepository) -> None:
-        self._repository = repository
-        self._graph = graph_of(repository.tree, repository.suite.python_path)
-
-    def of(self, task: Task) -> dict[str, Any]:
-        files = sorted({file_of(test) for test in task.fail_to_pass})
-        changed = sorted({file.path for file in task.reference.files}) if task.reference else []
-        distances = import_distances(self._graph, files)
-        known = [distances[path] for path in changed if path in distances]
-        return {
-            **dict(self._guards(task)),
-            **({"distance": max(known)} if known else {}),
-            "changed_files": len(changed),
-            "changed_lines": task.reference.changed_lines if task.reference else 0,
-        }
-
-    def _guards(self, task: Task) -> Iterator[tuple[str, Any]]:
-        """The number of tests that execute the target."""
-        if task.target is not None and task.suite.reach is not None:
-            key = f"{task.target.file}::{task.target.function.split('.<locals>')[0]}"
-            yield "guards", len(task.suite.reach.get(key, ()))

@@ -20,6 +20,7 @@ from regrade.evaluators.task_curation.commit_tasks import COMMITS, from_commits
 from regrade.evaluators.task_curation.cross_module_tasks import CrossModuleAmounts, find_cross_module
 from regrade.evaluators.task_curation.instructions import failing_behaviour, missing_feature
 from regrade.evaluators.task_curation.mutation_tasks import Amounts, find_bugs
+from regrade.evaluators.task_curation.refactoring_tasks import REFACTORS, from_refactors
 
 TaskSource = Callable[[BuiltRepository], Iterator[Task]]
 """It validates what it yields, and counts the candidates in `repository.yields`."""
@@ -29,7 +30,15 @@ TRIVIAL_ERRORS = ("NameError", "UnboundLocalError", "SyntaxError", "IndentationE
 MOST_TASKS = 320
 """Tasks of one source, where no limit is set."""
 
-__all__ = ["SOURCES", "TaskSource", "from_commits", "from_cross_module", "from_features", "from_mutation"]
+__all__ = [
+    "SOURCES",
+    "TaskSource",
+    "from_commits",
+    "from_cross_module",
+    "from_features",
+    "from_mutation",
+    "from_refactors",
+]
 
 
 def from_mutation(repository: BuiltRepository) -> Iterator[Task]:
@@ -85,5 +94,6 @@ SOURCES: Mapping[str, TaskSource] = {
     MUTATION: from_mutation,
     CROSS_MODULE: from_cross_module,
     FEATURES: from_features,
+    REFACTORS: from_refactors,
 }
 """Name -> source, in the order in which they are searched."""

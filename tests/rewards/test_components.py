@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,8 @@ from regrade.rewards import (
     default,
     generalizes,
     impact,
+    refactoring,
+    simplified,
     small_diff,
     style,
     untampered,
@@ -369,3 +372,22 @@ def test_hard_coded_answers_do_not_generalize_and_an_edge_of_the_domain_costs_it
     assert "16 of 20 held-out inputs" in generalizes(verified(20, 16)).why
     assert generalizes(verified(1, 1)).value == 1.0
     assert generalizes(verified(0, 0)).value is None
+
+
+def test_simplified_is_the_share_of_the_asked_drop() -> None:
+    nothing = ComplexityDelta(functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0)
+
+    def delta(before: int | None, after: int | None) -> ComplexityDelta:
+        changed = FunctionComplexity("a.py", "f", before, after)
+        return replace(nothing, target=changed)
+
+    assert simplified(delta(20, 15)).value == 1.0, "a quarter"
+    assert simplified(delta(20, 18)).value == pytest.approx(0.4)
+    assert simplified(delta(11, 8)).value == 1.0, "at least three"
+    assert simplified(delta(20, 25)).value == simplified(delta(20, 20)).value == 0.0
+    split = (FunctionComplexity("a.py", "g", None, 16), FunctionComplexity("a.py", "h", 30, 12))
+    assert simplified(replace(delta(20, 4), functions=split)).value == pytest.approx(0.8), "the new function counts"
+    assert simplified(delta(20, None)).value == 0.0, "a function that is gone is not simpler"
+    assert simplified(nothing).value is None
+    assert simplified(replace(nothing, unparsable=("a.py",))).value == 0.0
+    assert refactoring.needs >= {ComplexityDelta, TestRun}
