@@ -15,7 +15,17 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Podman, Process, Sandbox, SandboxError, available, choose
+from regrade.evaluators.sandboxes import (
+    Bubblewrap,
+    Docker,
+    GVisor,
+    Podman,
+    Process,
+    Sandbox,
+    SandboxError,
+    available,
+    choose,
+)
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
 from regrade.evaluators.sandboxes.piped import PipedSession
 
@@ -212,7 +222,9 @@ def test_the_kinds_that_work_start_by_trial():
 
 @pytest.mark.parametrize("name", ["chroot", "bubblewrap:image", "gvisor:image", ""])
 def test_an_unknown_sandbox_is_refused(name):
-    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, podman, gvisor, process"):
+    with pytest.raises(
+        UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, podman, gvisor, process"
+    ):
         choose(name)
 
 
