@@ -67,7 +67,7 @@ def test_compose_a_reward(example: Example) -> None:
 def test_own_sandbox(example: Example) -> None:
     command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"] if os.geteuid() == 0 else ["env"]
     name = f"command:{' '.join(command)}"
-    assert example("own_sandbox.py", *command).splitlines() == [f"fix in {name}: 1.000", f"bold in {name}: 0.500"]
+    assert example("own_sandbox.py", *command).splitlines() == [f"fix in {name}: 1.000", f"bold in {name}: 0.067"]
     with pytest.raises(SystemExit, match=r"error: the command does not start: .*no-such-program"):
         example("own_sandbox.py", "no-such-program")
 
