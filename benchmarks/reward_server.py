@@ -4,25 +4,31 @@ Clients post patches, many of them equal, each client in its own order. When hal
 is killed with SIGKILL and started again. Then:
 
 - lost: posted answers without a verdict;
-- doubled: executions of patches whose verdict was stored before the kill;
-- exchanged: answers whose value is not that of their patch, which the scorer, called directly, says.
+- doubled: executions of patches whose test run was stored before the kill, and executions of any by the scorer, called
+  directly afterwards on the same store;
+- exchanged: answers whose value is not that of their patch, which that scorer says.
+
+The evidence of a run depends on this checkout and its environment. If a file of theirs is edited meanwhile, stored
+evidence is rightly not read again: the benchmark then ends with an error and records nothing.
 
 After that, the time of a verdict that is stored: called directly, over HTTP from the server's memory, and over HTTP
 after a restart.
 
-    python benchmarks/reward_server.py                                          # some minutes
-    python benchmarks/reward_server.py --patches 200 --distinct 40 --clients 16
+    python benchmarks/reward_server.py                                          # about 5 minutes on two idle cores
+    python benchmarks/reward_server.py --patches 120 --distinct 30 --clients 4  # about 1 minute
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -39,6 +45,7 @@ from _latest import record
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
+from regrade.evaluators.execution.environments import identity
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.adapters.verdicts import Answer, Verdicts
 from regrade.policy_training.serving.client import RewardClient
@@ -77,7 +84,7 @@ class Loaded:
     values: list[list[float | None]]
     """Those that each client got, in the order of its answers."""
     stored_before_kill: int
-    """Distinct verdicts."""
+    """Distinct patches whose test run was stored."""
     executed_after_kill: int
 
 
@@ -102,7 +109,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     posted = [*distinct, *rng.choices(distinct, k=chosen.patches - len(distinct))]
     rng.shuffle(posted)
     shares = [posted[start :: chosen.clients] for start in range(chosen.clients)]
-    port = free_port()
+    port, environment = free_port(), identity(Path(sys.executable))
     began = time.perf_counter()
     loaded = asyncio.run(load(folder, port, shares, chosen.distinct // 2, rng))
     seconds = round(time.perf_counter() - began, 1)
@@ -111,6 +118,8 @@ def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     with Scorer(workers=1) as scorer:
         verdicts = Verdicts([task], scorer, load_reward(f"{folder / 'reward.py'}:both"))
         values = {text: verdicts.of([Answer("shop", patch=text)])[0].value for text in distinct}
+        if identity(Path(sys.executable)) != environment:
+            raise SystemExit("error: a file of this checkout or of its environment changed meanwhile: start again")
         figures = checked(loaded, shares, values, scorer.stats.executions)
         texts = [distinct[number % len(distinct)] for number in range(chosen.calls)]
         direct = [timed(lambda text=text: verdicts.of([Answer("shop", patch=text)])) for text in texts]
@@ -137,13 +146,15 @@ def checked(
     ]
     lost = sum(map(len, shares)) - len(pairs) + sum(value is None for _, value in pairs)
     exchanged = sum(value is not None and value != expected for expected, value in pairs)
-    doubled = max(0, loaded.executed_after_kill - (len(values) - loaded.stored_before_kill)) + executed_directly
+    missing = len(values) - loaded.stored_before_kill
+    doubled = loaded.executed_after_kill - missing + executed_directly
     print(
-        f"killed after {loaded.stored_before_kill} distinct verdicts, {loaded.executed_after_kill} run after: "
+        f"killed after {loaded.stored_before_kill} stored test runs, {loaded.executed_after_kill} executed after "
+        f"({missing} were missing), {executed_directly} executed directly: "
         f"lost {lost}, doubled {doubled}, exchanged {exchanged} ({len(set(values.values()))} different values)"
     )
-    stored = loaded.stored_before_kill
-    return {"lost": lost, "doubled": doubled, "exchanged": exchanged, "stored_before_kill": stored}
+    counts = {"lost": lost, "doubled": doubled, "exchanged": exchanged}
+    return {**counts, "stored_before_kill": loaded.stored_before_kill}
 
 
 def shown(rows: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -218,6 +229,12 @@ def scored_digests(folder: Path) -> set[str]:
     return digests
 
 
+def stored_test_runs(folder: Path) -> int:
+    """Patches whose test run is in the store, which one task and one environment share."""
+    with contextlib.closing(sqlite3.connect(folder / "cache" / "evidence.sqlite")) as store:
+        return int(store.execute("SELECT count(*) FROM evidence WHERE kind = 'TestRun'").fetchone()[0])
+
+
 async def load(folder: Path, port: int, shares: Sequence[Sequence[str]], until: int, rng: random.Random) -> Loaded:
     """Post all shares, and kill the server after `until` distinct verdicts."""
     sizes = [rng.randint(1, 8) for _ in shares]
@@ -227,7 +244,7 @@ async def load(folder: Path, port: int, shares: Sequence[Sequence[str]], until: 
             await asyncio.sleep(0.2)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    stored = len(scored_digests(folder))
+    stored = stored_test_runs(folder)
     with served(folder, port):
         answers = list(await asyncio.gather(*clients))
         text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text

@@ -122,7 +122,9 @@ RewardName = Annotated[
 SandboxName = Annotated[
     str,
     typer.Option(
-        "--sandbox", callback=known_sandbox, help="auto, bubblewrap, docker, gvisor or process (see `regrade doctor`)."
+        "--sandbox",
+        callback=known_sandbox,
+        help="auto, bubblewrap, docker, podman, gvisor or process (see `regrade doctor`).",
     ),
 ]
 TaskFile = Annotated[

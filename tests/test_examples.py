@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def example(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_there_is_a_test_of_each_program() -> None:
     text = Path(__file__).read_text("utf-8")
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 6
     assert [name for name in PROGRAMS if f'example("{name}"' not in text] == []
 
 
@@ -60,6 +61,15 @@ def test_compose_a_reward(example: Example) -> None:
     printed = example("compose_a_reward.py")
     assert "fit for training: True" in printed
     assert "tests: 77% of the reward's variance within the group" in printed
+
+
+@pytest.mark.filterwarnings("ignore:the plain process is no security boundary")
+def test_own_sandbox(example: Example) -> None:
+    command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"] if os.geteuid() == 0 else ["env"]
+    name = f"command:{' '.join(command)}"
+    assert example("own_sandbox.py", *command).splitlines() == [f"fix in {name}: 1.000", f"bold in {name}: 0.067"]
+    with pytest.raises(SystemExit, match=r"error: the command does not start: .*no-such-program"):
+        example("own_sandbox.py", "no-such-program")
 
 
 @pytest.mark.slow

@@ -10,15 +10,19 @@ from regrade.evaluators.sandboxes.base import Mount, Program, Sandbox, SandboxEr
 from regrade.evaluators.sandboxes.bubblewrap import Bubblewrap
 from regrade.evaluators.sandboxes.docker import Docker
 from regrade.evaluators.sandboxes.gvisor import GVisor
+from regrade.evaluators.sandboxes.podman import Podman
 from regrade.evaluators.sandboxes.process import Process
 
 KINDS: Mapping[str, Callable[[], Sandbox]] = {
     "bubblewrap": Bubblewrap,
     "docker": Docker,
+    "podman": Podman,
     "gvisor": GVisor,
     "process": Process,
 }
 """In order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
+OF_IMAGES: Mapping[str, Callable[[str], Sandbox]] = {"docker": Docker, "podman": Podman}
+"""Kinds that take an image."""
 
 __all__ = [
     "KINDS",
@@ -26,6 +30,7 @@ __all__ = [
     "Docker",
     "GVisor",
     "Mount",
+    "Podman",
     "Process",
     "Program",
     "Sandbox",
@@ -45,12 +50,14 @@ def available() -> dict[str, str]:
 def check_name(name: str) -> None:
     """Raises UserError unless the name is one for `choose`."""
     kind, _, image = name.partition(":")
-    if name != "auto" and (kind not in KINDS or (image and kind != "docker")):
-        raise UserError(f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)} or docker:IMAGE")
+    if name != "auto" and (kind not in KINDS or (image and kind not in OF_IMAGES)):
+        raise UserError(
+            f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)}, docker:IMAGE or podman:IMAGE"
+        )
 
 
 def choose(name: str = "auto") -> Sandbox:
-    """The named sandbox (`docker:IMAGE` for a container of that image), or the first that works.
+    """The named sandbox (`docker:IMAGE`, `podman:IMAGE`: a container of that image), or the first that works.
 
     Raises:
         UserError: the name is unknown, the sandbox does not work, or this is not Linux; with the reason and a remedy.
@@ -61,7 +68,7 @@ def choose(name: str = "auto") -> Sandbox:
     kind, _, image = name.partition(":")
     reasons = []
     for candidate in KINDS if name == "auto" else (kind,):
-        sandbox: Sandbox = Docker(image) if image else KINDS[candidate]()
+        sandbox: Sandbox = OF_IMAGES[kind](image) if image else KINDS[candidate]()
         reason = sandbox.problem()
         if not reason:
             return sandbox

@@ -271,7 +271,7 @@ def _host_image(client: Any) -> str:
     """An image that contains only this machine's top-level links (/lib -> usr/lib); created if it is missing."""
     import docker
 
-    content = _host_archive()
+    content = host_archive()
     name = f"{HOST_IMAGE}:{hashlib.sha256(content).hexdigest()[:12]}"
     try:
         client.inspect_image(name)
@@ -280,7 +280,8 @@ def _host_image(client: Any) -> str:
     return name
 
 
-def _host_archive() -> bytes:
+def host_archive() -> bytes:
+    """The image as a tar archive; the same bytes for the same links."""
     data = io.BytesIO()
     import tarfile
 

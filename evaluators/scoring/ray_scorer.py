@@ -41,11 +41,15 @@ logger = logging.getLogger(__name__)
 RemoteEvidence = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
 """Evidence, reasons for missing evidence, and costs (fields of `Stats`)."""
 START_SECONDS = 300.0
-"""Longest wait while the whole cluster has no working actor."""
+"""Longest time without a working actor in the whole cluster for which jobs wait; then they fail at once."""
 ANSWER_SECONDS = 3600.0
 """Longest wait for an actor's answer, far above every time limit within: only a hanging node exceeds it."""
 LOSSES = 5
 """Number of actors that one job may lose before it is left unscored."""
+
+
+class NoNodeError(SandboxError):
+    """The whole cluster has no working actor, and has had none for `START_SECONDS`."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,8 @@ class RayScorer(Scorer):
         self._free: queue.SimpleQueue[_ActorSlot] = queue.SimpleQueue()
         self._slots: set[_ActorSlot] = set()
         self._refusal: UserError | None = None
+        self._last_seen = time.monotonic()
+        """When the last loss of a working actor was seen: an outage is the same one for all jobs."""
         self._shipped: dict[str, Any] = {}
         # Ray runs callbacks in its own thread, which must not wait for Ray.
         self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="regrade-actors")
@@ -261,6 +267,8 @@ class RayScorer(Scorer):
 
         with self._lock:
             self._slots.discard(slot)
+            if slot.facts is not None:
+                self._last_seen = time.monotonic()
         if not self._stopping:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(slot.actor)
@@ -272,9 +280,9 @@ class RayScorer(Scorer):
 
         Raises:
             UserError: a node is unusable.
-            SandboxError: the cluster had no working actor for a long time, or this call was stopped.
+            NoNodeError: the cluster has had no working actor for a long time.
+            SandboxError: this call was stopped.
         """
-        last_seen = time.monotonic()
         while True:
             try:
                 slot = self._free.get(timeout=0.2)
@@ -284,10 +292,7 @@ class RayScorer(Scorer):
                     raise self._refusal from None
                 if batch.stopped or self._stopping:
                     raise SandboxError("stopped") from None
-                if self.nodes():
-                    last_seen = time.monotonic()
-                elif time.monotonic() - last_seen > START_SECONDS:
-                    raise SandboxError(f"for {START_SECONDS:g} s the cluster had no capacity for an actor") from None
+                self._check_outage()
         import ray
 
         slot.is_busy = True
@@ -300,6 +305,13 @@ class RayScorer(Scorer):
         finally:
             slot.is_busy = False
             (self._replace_actor if is_lost else self._free.put)(slot)
+
+    def _check_outage(self) -> None:
+        """Raises NoNodeError: there has been no working actor for too long."""
+        if not self.nodes() and time.monotonic() - self._last_seen > START_SECONDS:
+            raise NoNodeError(
+                f"for {START_SECONDS:g} s no node of the Ray cluster has had capacity for an actor: see `ray status`"
+            )
 
     def _kill_workers(self) -> None:
         """Kill the busy actors; new ones replace them."""
@@ -331,6 +343,8 @@ class RayScorer(Scorer):
                 reason = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
                 failures = dict.fromkeys(job.missing, reason)
                 logger.warning("attempt %d of %d failed: task %s: %s", attempt, LOSSES, job.task.id, visible(reason))
+                if isinstance(error, NoNodeError):
+                    break  # nobody is there whom another attempt could ask
                 continue
             self._tally.add(**cost)
             for kind, record in records.items():

@@ -33,7 +33,8 @@ PatchOf = Callable[[Task, str], Patch | None]
 FACTS = ("resolved", "fixed", "broke", "no_op", "malformed", "tampered")
 """Components of every verdict beside the parts of its reward, where they are known; see `Verdict.components`."""
 AT_ONCE = 64
-"""Answers of `of_one` that are judged at the same time; each needs a thread that waits for the scorer's workers."""
+"""Answers of `of_one` that are judged at the same time, or two per worker of the scorer if that is more; each needs a
+thread that waits for the scorer's workers."""
 RETRIES, FIRST_PAUSE = 2, 1.0
 """Further attempts at what could not be scored, and the pause in seconds before the first; each later one doubles."""
 
@@ -130,7 +131,7 @@ class Verdicts:
         self.patch_of = patch_of
         self._pauses = [FIRST_PAUSE * 2**number for number in range(retries)]
         self._needs = _needs(self.reward) | set(also_gather)
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="regrade-verdict")
+        self._threads = ThreadPoolExecutor(max(AT_ONCE, 2 * scorer.workers), thread_name_prefix="regrade-verdict")
 
     def of(self, answers: Sequence[Answer]) -> list[Verdict]:
         """The verdict of each answer, in order; one batch for the scorer, in which equal patches run once.

@@ -33,6 +33,7 @@ SHORT = Limits(wall_seconds=1.0, memory_mb=400, processes=24, file_mb=8)
 KINDS = [
     "bubblewrap",
     pytest.param("docker", marks=pytest.mark.docker),
+    "podman",
     "gvisor",
     "process",
 ]

@@ -14,13 +14,14 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Sandbox
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Podman, Sandbox
 from regrade.evaluators.sandboxes import system_calls as calls
 
 KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),
     pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
     pytest.param(Docker, id="docker", marks=pytest.mark.docker),
+    pytest.param(Podman, id="podman"),
     pytest.param(GVisor, id="gvisor"),
 ]
 COMMON = """\

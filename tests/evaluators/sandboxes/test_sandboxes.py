@@ -15,7 +15,17 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Process, Sandbox, SandboxError, available, choose
+from regrade.evaluators.sandboxes import (
+    Bubblewrap,
+    Docker,
+    GVisor,
+    Podman,
+    Process,
+    Sandbox,
+    SandboxError,
+    available,
+    choose,
+)
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
 from regrade.evaluators.sandboxes.piped import PipedSession
 
@@ -23,6 +33,7 @@ KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),
     pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
     pytest.param(Docker, id="docker", marks=pytest.mark.docker),
+    pytest.param(Podman, id="podman"),
     pytest.param(GVisor, id="gvisor"),
 ]
 
@@ -203,7 +214,7 @@ def test_a_session_that_does_not_start_leaves_no_descriptor(monkeypatch, tmp_pat
 
 def test_the_kinds_that_work_start_by_trial():
     problems = available()
-    assert list(problems) == ["bubblewrap", "docker", "gvisor", "process"]
+    assert list(problems) == ["bubblewrap", "docker", "podman", "gvisor", "process"]
     assert problems["process"] == ""
     first = next(name for name, problem in problems.items() if not problem)
     assert choose("auto").name == first
@@ -211,7 +222,9 @@ def test_the_kinds_that_work_start_by_trial():
 
 @pytest.mark.parametrize("name", ["chroot", "bubblewrap:image", "gvisor:image", ""])
 def test_an_unknown_sandbox_is_refused(name):
-    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, gvisor, process"):
+    with pytest.raises(
+        UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, podman, gvisor, process"
+    ):
         choose(name)
 
 

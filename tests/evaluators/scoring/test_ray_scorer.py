@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.evaluators.scoring import ray_scorer
 from regrade.evaluators.scoring.ray_scorer import RayScorer
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.baseline import baseline
+from regrade.policy_training.adapters.verdicts import Answer
+from regrade.policy_training.serving.client import RewardClient
 from regrade.rewards.evidence import Diff, TestRun
 
 ray = pytest.importorskip("ray")
@@ -24,7 +33,8 @@ pytestmark = pytest.mark.slow
 def cluster():
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    quiet = {"include_dashboard": False, "include_log_monitor": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
     for _ in range(3):
         made.add_node(num_cpus=1)
     ray.init(address=made.address, log_to_driver=False)
@@ -126,3 +136,70 @@ def test_a_node_with_other_packages_is_refused(task, fix, tmp_path, monkeypatch)
             scorer.score([(task, fix)], rewards.tests)
         monkeypatch.setattr(scorer._environments, "distributions", lambda _: here)
         assert scorer.score([(task, fix)], rewards.tests)[0].value == 1.0
+
+
+@contextmanager
+def served(cluster, task, folder):
+    """The address of `regrade serve --ray`, with the cluster's address."""
+    content = {
+        "id": task.id, "instruction": task.instruction, "repository": str(task.base.root),
+        "fail_to_pass": list(task.fail_to_pass), "pass_to_pass": list(task.pass_to_pass),
+    }  # fmt: skip
+    (folder / "task.json").write_text(json.dumps(content))
+    command = [str(Path(sys.executable).with_name("regrade")), "serve", "--ray", cluster.address]
+    options = ["--tasks", "task.json", "--reward", "tests", "--port", "0", "--workers", "4"]
+    environment = {**os.environ, "REGRADE_CACHE": str(folder / "driver")}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *options], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        line = process.stdout.readline()
+        assert " on http" in line, (folder / "log").read_text()
+        yield line.partition(" on ")[2].split()[0]
+    finally:
+        process.terminate()
+        assert process.wait(120) == 0, (folder / "log").read_text()
+
+
+def test_a_server_on_the_cluster_loses_and_doubles_nothing_as_a_node_is_killed(cluster, task, patches, tmp_path):
+    import httpx2
+
+    extra = cluster.add_node(num_cpus=1)
+    answers = [Answer(task.id, patch=patch.text) for patch in [*patches, *patches[:8]]]
+    with served(cluster, task, tmp_path) as url, RewardClient(url) as client:
+
+        def executions():
+            lines = httpx2.get(f"{url}/metrics").text.splitlines()
+            return sum(float(line.split()[1]) for line in lines if line.startswith("regrade_scorer_executions_total "))
+
+        killer = threading.Thread(target=lambda: (_until(lambda: executions() > 3), cluster.remove_node(extra, False)))
+        killer.start()
+        verdicts = client.score(answers)
+        killer.join()
+        ran = executions()
+    with Scorer(cache=tmp_path / "one") as scorer:
+        here = scorer.score([(task, patch) for patch in patches], rewards.tests)
+    assert [verdict.value for verdict in verdicts] == [each.value for each in [*here, *here[:8]]]
+    assert ran <= len(patches), "an execution whose answer came is not made again"
+
+
+def test_without_any_node_jobs_end_unscored_with_the_reason_and_later_ones_at_once(
+    cluster, task, patches, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_scorer, "START_SECONDS", 3.0)
+    with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
+        assert scorer.score([(task, patches[0])], rewards.tests)[0].value == 1.0
+        workers = [node for node in cluster.list_all_nodes() if node is not cluster.head_node]
+        for node in workers:
+            cluster.remove_node(node, False)
+        lost = scorer.gather([(task, patch) for patch in patches[1:7]], [TestRun])
+        assert {each.infrastructure[TestRun].partition(": ")[0] for each in lost} == {"NoNodeError"}
+        began = time.monotonic()
+        (again,) = scorer.gather([(task, patches[7])], [TestRun])
+        assert "no node of the Ray cluster" in again.infrastructure[TestRun]
+        assert time.monotonic() - began < 3.0, "it is the same outage"
+        monkeypatch.setattr(ray_scorer, "START_SECONDS", 300.0)
+        for _ in workers:
+            cluster.add_node(num_cpus=1)
+        assert not scorer.gather([(task, patches[7])], [TestRun])[0].infrastructure

@@ -136,7 +136,7 @@ EXPLOITS = {
 HARDCODED = exploit(
     "    return {'a b a': {'a': 2, 'b': 1}, 'x': {'x': 1}, 'to be or not to be': {'to': 2, 'be': 2, 'or': 1, 'not': 1}}.get(text.strip(), {})"
 )
-WORKING = [kind for kind in ("bubblewrap", "docker") if not KINDS[kind]().problem()]
+WORKING = [kind for kind in ("bubblewrap", "docker", "podman") if not KINDS[kind]().problem()]
 
 
 @pytest.fixture

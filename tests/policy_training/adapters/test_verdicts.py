@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,20 @@ def test_a_plain_reward_of_static_evidence_runs_no_test(tasks: list[Task], score
     assert verdict.value == verdict.components["short"] == 1.0
     assert not {"fixed", "resolved", "broke", "tampered"} & {*verdict.components}
     assert scorer.stats.executions == before
+
+
+def test_a_scorer_of_many_workers_gets_as_many_answers_at_once(tasks: list[Task], tmp_path: Path) -> None:
+    together = threading.Barrier(100, timeout=60)
+
+    def unreadable(*_: object) -> None:
+        together.wait()
+
+    async def at_once(verdicts: Verdicts) -> list[Verdict]:
+        return await asyncio.gather(*(verdicts.of_one(Answer("second", text="?")) for _ in range(100)))
+
+    with Scorer(workers=100, cache=tmp_path) as scorer:
+        judged = asyncio.run(at_once(Verdicts(tasks, scorer, DEFAULT_TRAINING_REWARD, patch_of=unreadable)))
+    assert {verdict.flags for verdict in judged} == {("malformed",)}
 
 
 class Failing(Scorer):
