@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -63,13 +64,11 @@ def task_of_entry(entry: TaskEntry, where: str, pinned: Package | None, pristine
     base = _base(entry, where, pristine)
     suite: Package | TestSuite = pinned or TestSuite()
     image = image_of(entry, where)
-    return Task(
+    task = Task(
         id=entry.id,
         repository=_repository_name(entry, pinned, root),
-        source=entry.origin.source,
-        kind=entry.origin.kind,
         base=base,
-        instruction=entry.instruction,
+        instruction="",
         fail_to_pass=entry.fail_to_pass,
         pass_to_pass=pass_to_pass,
         is_unmeasured=entry.pass_to_pass is UNSET,
@@ -85,13 +84,8 @@ def task_of_entry(entry: TaskEntry, where: str, pinned: Package | None, pristine
         ),
         requirements=_requirements(entry, pinned, root, image),
         limits=Limits(**msgspec.structs.asdict(entry.limits)),
-        target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", base),
-        failure=entry.failure,
-        reference=patch_of(entry.reference, "reference", where),
-        difficulty=entry.difficulty,
-        shown=_shown(entry, where),
-        assurance=entry.assurance,
     )
+    return _described(task, entry, where)
 
 
 def _repository_name(entry: TaskEntry, pinned: Package | None, root: Path) -> str:
@@ -111,20 +105,29 @@ def task_of_suite(entry: TaskEntry, where: str, root: Path, suites: Suites) -> T
     failing = {*entry.fail_to_pass, *entry.unnamed}
     guarded = tuple(test for test in measured.tests if test not in failing)
     base = _base(entry, where, suites.tree(root))
-    return Task(
+    task = Task(
         id=entry.id,
         repository=root.name if entry.origin.repository is UNSET else entry.origin.repository,
         base=base,
-        instruction=entry.instruction,
+        instruction="",
         fail_to_pass=_named_tests(entry, where),
         pass_to_pass=guarded if entry.pass_to_pass is UNSET else entry.pass_to_pass,
         unnamed=entry.unnamed,
         suite=measured.suite,
         requirements=measured.requirements,
         limits=measured.limits,
+    )
+    return _described(task, entry, where)
+
+
+def _described(task: Task, entry: TaskEntry, where: str) -> Task:
+    """The task with all that an entry says of it beside its files and its tests."""
+    return replace(
+        task,
+        instruction=entry.instruction,
         source=entry.origin.source,
         kind=entry.origin.kind,
-        target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", base),
+        target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", task.base),
         failure=entry.failure,
         reference=patch_of(entry.reference, "reference", where),
         difficulty=entry.difficulty,

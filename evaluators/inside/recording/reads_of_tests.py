@@ -1,8 +1,9 @@
 """Which files of tests the code under test opens while the tests run: their source contains the expected values.
 
 Lines: `["read", path, by]`, as soon as it happens; `by` is the code that opened the file, empty for code of the tests
-themselves. Python's audit events name the code. The kernel also counts what they don't show (inotify(7)): a program
-that was started, a library in C, a path relative to a descriptor. Such an event is attributed to OTHER.
+themselves. An import of a test by a test is none. Python's audit events name the code. The kernel also counts what they
+don't show (inotify(7)): a program that was started, a library in C, a path relative to a descriptor. Such an event is
+attributed to OTHER.
 
 A read proves nothing: a traceback quotes the source of each frame, also those of tests. `execution/reads_of_tests.py`
 finds out whether a test passes only by it.
@@ -15,10 +16,14 @@ import linecache
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import cache_from_source
 from json.encoder import encode_basestring_ascii as quoted
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from _pytest.assertion.rewrite import PYC_TAIL, get_cache_dir
 
 from regrade.evaluators.inside.recording.reading import FileOpenings
 
@@ -37,29 +42,29 @@ class ReadsOfTests:
             files: files of tests, relative to the root, as far as they exist.
         """
         self._write, self._folder = write, f"{root}/"
-        self._paths: dict[tuple[int, int], str] = {}
-        for path in files:
-            identity = _identity(self._folder + path)
+        self._files = {place: path for path in files for place in (self._folder + path, *_compiled(root, path))}
+        self._places: dict[tuple[int, int], str] = {}
+        for place in self._files:
+            identity = _identity(place)
             if identity is not None:
-                self._paths[identity] = path
-        self._tests = frozenset(self._folder + path for path in self._paths.values())
+                self._places[identity] = place
         self._reported: set[tuple[str, str]] = set()
         self._shown: Counter[str] = Counter()
         self._opened: Counter[str] = Counter()
-        if self._paths:
-            self._openings = FileOpenings(self._tests)
+        if self._places:
+            self._openings = FileOpenings(self._places.values())
             sys.addaudithook(self._note)
 
     def check(self) -> None:
         """Compare the events of Python with those of the kernel; forget source that the runner has read for a report,
         which another reader would not have to open."""
-        if not self._paths:
+        if not self._places:
             return
         self._opened.update(self._openings.opened())
-        for path in self._opened - self._shown:
-            self._report(path[len(self._folder) :], OTHER)
-        for path in self._tests & linecache.cache.keys():
-            del linecache.cache[path]
+        for place in self._opened - self._shown:
+            self._report(self._files[place], OTHER)
+        for place in self._files.keys() & linecache.cache.keys():
+            del linecache.cache[place]
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         """An audit hook. It must never raise: an exception would prevent the audited operation."""
@@ -68,23 +73,25 @@ class ReadsOfTests:
                 self._note_opening(arguments[0])
 
     def _note_opening(self, name: str | bytes) -> None:
-        path = self._paths.get(_identity(name) or (0, 0))
-        if path is not None:
-            self._shown[self._folder + path] += 1
+        place = self._places.get(_identity(name) or (0, 0))
+        if place is not None:
+            self._shown[place] += 1
             by = self._reader(sys._getframe(2))
             if by is not None:
-                self._report(path, by)
+                self._report(self._files[place], by)
 
     def _reader(self, frame: FrameType | None) -> str | None:
-        """The innermost code of the tree that is running; empty: code of tests; None: the runner alone is running."""
-        is_runner = False
+        """The innermost code of the tree that is running; empty: code of tests; None: they are imported, or the runner
+        alone is running."""
+        is_runner = is_import = False
         while frame is not None:
             name = frame.f_code.co_filename
-            if name in self._tests and _is_of_module(frame, name):
-                return ""
+            if name in self._files and _is_of_module(frame, name):
+                return None if is_import else ""
             if name.startswith(self._folder):
                 return f"{name[len(self._folder) :]}:{frame.f_lineno}"
             is_runner = is_runner or any(part in name for part in RUNNER)
+            is_import = is_import or frame.f_code.co_name == "exec_module"
             frame = frame.f_back
         return None if is_runner else THREAD
 
@@ -92,6 +99,13 @@ class ReadsOfTests:
         if (path, by) not in self._reported:
             self._reported.add((path, by))
             self._write(f'["read", {quoted(path)}, {quoted(by[-200:])}]')
+
+
+def _compiled(root: str, path: str) -> Iterator[str]:
+    """Where the byte code of a file may lie: pytest's, and Python's."""
+    file = Path(root, path)
+    yield str(get_cache_dir(file) / f"{file.stem}{PYC_TAIL}")
+    yield cache_from_source(str(file))
 
 
 def _is_of_module(frame: FrameType, file: str) -> bool:
