@@ -34,7 +34,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
-from regrade.evaluators.execution.unreadable_tests import dependent_tests, reads, watched_files
+from regrade.evaluators.execution.unreadable_tests import dependent_tests, reads, unexplained, watched_files
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.rewards.evidence import End, PartialRun, TestFileRun, TestOutcome, TestRun, TestStatus
@@ -474,13 +474,13 @@ def _run(
         rewritten -= worker.take_rewritten()
         for record in without.of(TamperedRecord):
             tampered.pop(record.what, None)
-        for path in reads(without):
-            opened.pop(path, None)
+        opened = unexplained(opened, reads(without))
     by = [f"{what} (by {by})" if by else what for what, by in tampered.items()]
     if opened and not rewritten and not tampered:
         passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED and test in tests}
-        reader, file = next((by, path) for path, by in opened.items())
-        dependent = dependent_tests(run, workspace.after, opened, passed, honest, task)
+        file, reader = min(opened)
+        paths = {path for path, _ in opened}
+        dependent = dependent_tests(run, workspace.after, paths, passed, honest[-1], task)
         by += [f"{test} passes only if {reader} can read {file}" for test in dependent]
         worker.take_rewritten()
     return replace(reply, rewritten=tuple(sorted(rewritten)), tampered=tuple(by))

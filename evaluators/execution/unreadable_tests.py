@@ -17,6 +17,8 @@ from regrade.evaluators.execution.worker import Reply
 
 UNREWRITTEN = "--assert=plain"
 """pytest can't rewrite the assertions of an unreadable file: where it can, it should not either."""
+OTHER = "another process or a library"
+"""What the kernel alone has seen, see `inside/recording/reads_of_tests.py`."""
 RunOnTree = Callable[[Tree, tuple[str, ...]], Reply]
 """Run the same tests on a tree, with further options of pytest."""
 
@@ -30,12 +32,19 @@ def watched_files(task: Task, tests: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(path for path in files if path.endswith(".py")))
 
 
-def reads(reply: Reply) -> dict[str, str]:
-    """File of tests -> the code under test that opened it; without files that tests open themselves, in which they may
+def reads(reply: Reply) -> set[tuple[str, str]]:
+    """(file of tests, the code under test that opened it); without files that tests open themselves, in which they may
     look for something."""
     records = reply.of(ReadRecord)
     own = {record.path for record in records if not record.by}
-    return {record.path: record.by for record in records if record.path not in own}
+    return {(record.path, record.by) for record in records if record.path not in own}
+
+
+def unexplained(found: set[tuple[str, str]], honest: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The reads of files that an honest tree does not read: the kernel's events don't explain those of Python."""
+    by_code = {path for path, by in honest if by != OTHER}
+    by_others = {path for path, by in honest if by == OTHER}
+    return {(path, by) for path, by in found if path not in by_code and not (by == OTHER and path in by_others)}
 
 
 def unreadable(text: str) -> str:
@@ -45,13 +54,13 @@ def unreadable(text: str) -> str:
 
 
 def dependent_tests(
-    run: RunOnTree, tree: Tree, paths: Collection[str], passed: Collection[str], honest: Collection[Tree], task: Task
+    run: RunOnTree, tree: Tree, paths: Collection[str], passed: Collection[str], honest: Tree, task: Task
 ) -> tuple[str, ...]:
     """The tests that pass only if the files can be read: twice, so that a flaky one does not count.
 
     Args:
         passed: the tests that passed on the tree.
-        honest: the base, and the tree with the reference if there is one.
+        honest: the tree with the reference, or the base if there is none.
     """
     texts = {path: unreadable(text) for path in paths if (text := tree.read_or_none(path)) is not None}
     found = frozenset(passed)
@@ -64,10 +73,8 @@ def dependent_tests(
         return ()
     # Tests that fail because their file is unreadable, whatever the code under test is. Without a reference, nothing
     # passes the FAIL_TO_PASS tests but the patch.
-    able = set(task.fail_to_pass if task.reference is None else ())
-    for each in honest:
-        able |= _passed(run(each.with_files(texts), ()))
-    return tuple(sorted(found & able))
+    able = _passed(run(honest.with_files(texts), ()))
+    return tuple(sorted(found & able.union(task.fail_to_pass if task.reference is None else ())))
 
 
 def _passed(reply: Reply) -> frozenset[str]:

@@ -65,7 +65,7 @@ class FileOpenings:
         libc = ctypes.CDLL(None, use_errno=True)
         self._queue = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         self._paths: dict[int, str] = {}
-        for path in paths if self._queue >= 0 else ():
+        for path in set(paths) if self._queue >= 0 else ():
             # The event of closing stands between two openings: the kernel merges equal events in a row.
             watch = libc.inotify_add_watch(self._queue, os.fsencode(path), IN_OPEN | IN_CLOSE_NOWRITE)
             if watch >= 0:

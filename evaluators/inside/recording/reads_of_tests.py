@@ -5,7 +5,7 @@ themselves. An import of a test by a test is none. Python's audit events name th
 don't show (inotify(7)): a program that was started, a library in C, a path relative to a descriptor. Such an event is
 attributed to OTHER.
 
-A read proves nothing: a traceback quotes the source of each frame, also those of tests. `execution/reads_of_tests.py`
+A read proves nothing: a traceback quotes the source of each frame, also those of tests. `execution/unreadable_tests.py`
 finds out whether a test passes only by it.
 """
 
@@ -52,7 +52,8 @@ class ReadsOfTests:
         self._shown: Counter[str] = Counter()
         self._opened: Counter[str] = Counter()
         if self._places:
-            self._openings = FileOpenings(self._places.values())
+            # Byte code may lie in a folder that other candidates use at the same time.
+            self._openings = FileOpenings(self._folder + path for path in self._files.values())
             sys.addaudithook(self._note)
 
     def check(self) -> None:
