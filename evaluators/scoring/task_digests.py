@@ -84,7 +84,8 @@ class Digests:
 
     def of_reach(self, suite: TestSuite) -> str:
         """Digest of a suite's measurements: its reach, and the seconds that its limits derive from."""
-        if suite.reach is suite.seconds is suite.slow is None and not suite.imported and not suite.companions:
+        unmeasured = suite.reach is None and suite.seconds is None and suite.slow is None
+        if unmeasured and not suite.imported and not suite.companions:
             return ""
         key = (id(suite.reach), suite.imported, id(suite.companions), id(suite.seconds), id(suite.slow))
         with self._lock:
