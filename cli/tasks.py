@@ -78,7 +78,7 @@ def list_tasks(source: Source = "builtin", split: BuiltinSplit = None, json: AsJ
         typer.echo(f"{task.id}  ({task.fail_to_pass} FAIL_TO_PASS, {task.pass_to_pass} PASS_TO_PASS)")
     counts = Counter(task.repository for task in tasks)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    typer.echo(f"{len(tasks)} tasks: {listed}")
+    typer.echo(f"{counted(len(tasks), 'task')}: {listed}")
 
 
 @app.command()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.recipe_files import TrainingRecipe
+    from regrade.policy_training.train import TrainingPlan
 
 
 @contextmanager
@@ -62,28 +63,13 @@ def train(options: TrainingOptions) -> None:
         check_trackers((options.track,))
     loaded = _tasks_to_learn(recipe)
     with training_libraries("`regrade train`"):  # they take seconds to import
-        from regrade.policy_training.policies.models import check_model
-        from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.processes import is_main, on_this_machine
-        from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
-    from regrade.policy_training.environments.reward_check import check_teaches
 
     algorithm, out, sandbox = recipe.algorithm, options.out, options.sandbox
-    plan = TrainingPlan.of(recipe)
-    check_model(plan.model)  # before tests are run
-    if algorithm != "sft":
-        check_teaches(plan.reward)  # before tests are run
-    plan = replace(
-        plan,
-        probe_tasks=() if algorithm == "reward-model" else measured(_probe_tasks(options.probe, recipe), sandbox),
-        resume=ResumePoints(options.resume_every),
-        track=() if options.track is None else (options.track,),
-    )
-    if plan.step_rewards is not None and plan.agent is None:
-        raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
+    plan = _plan(recipe, options)
     chosen = measured(loaded, sandbox)
     was_finished = (out / "manifest.json").exists() and Run.open(out).finished(algorithm)
     workers = options.workers or max(1, (os.cpu_count() or 1) // on_this_machine())
@@ -100,15 +86,44 @@ def train(options: TrainingOptions) -> None:
         checkpoint = run_training(plan, chosen, scorer, out, progress=told, tell=_tell)
     if loaded and (algorithm != "sft" or plan.agent is not None):  # otherwise nothing was executed
         _tell(f"assurance: {scorer.assurance.not_excluded}")
+    _tell_of_end(out, algorithm, was_finished=was_finished)
+    typer.echo(checkpoint)
+
+
+def _plan(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingPlan:
+    """What the recipe and the options ask for, checked before any test is run."""
+    from regrade.policy_training.environments.reward_check import check_teaches
+    from regrade.policy_training.policies.models import check_model
+    from regrade.policy_training.train import TrainingPlan
+    from regrade.policy_training.trainers.resuming import ResumePoints
+
+    plan = TrainingPlan.of(recipe)
+    check_model(plan.model)
+    if recipe.algorithm != "sft":
+        check_teaches(plan.reward)
+    has_probe = recipe.algorithm != "reward-model"
+    plan = replace(
+        plan,
+        probe_tasks=measured(_probe_tasks(options.probe, recipe), options.sandbox) if has_probe else (),
+        resume=ResumePoints(options.resume_every),
+        track=() if options.track is None else (options.track,),
+    )
+    if plan.step_rewards is not None and plan.agent is None:
+        raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
+    return plan
+
+
+def _tell_of_end(out: Path, algorithm: str, *, was_finished: bool) -> None:
+    """What was learned, and where to read on."""
+    from regrade.evaluators.storage.run import Run
+
     if was_finished:  # and it was this one: another is refused
         _tell(f"{out} holds this training, finished: nothing is trained")
     if note := vain_note(Run.open(out), algorithm):
         _tell(f"note: {note}")
-    taught = (
-        "" if algorithm in ("sft", "reward-model") else f"; what each component taught: regrade rewards audit {out}"
-    )
+    is_audited = algorithm not in ("sft", "reward-model")
+    taught = f"; what each component taught: regrade rewards audit {out}" if is_audited else ""
     _tell(f"all curves: regrade report {out}{taught}")
-    typer.echo(checkpoint)
 
 
 def vain_note(run: Run, algorithm: str) -> str:

@@ -39,6 +39,8 @@ from regrade.rewards.evidence import (
 )
 from regrade.rewards.examples import evidence_sets
 
+__all__ = ["Violation", "check_reward"]
+
 TOLERANCE = 1e-9
 BROKEN = (TestStatus.FAILED, TestStatus.ERROR, TestStatus.SKIPPED, TestStatus.MISSING)
 """Statuses of a broken test."""

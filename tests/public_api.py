@@ -20,11 +20,13 @@ MODULES = (
     "regrade.datasets.sources",
     "regrade.datasets.tasks",
     "regrade.rewards",
+    "regrade.rewards.conformance",
     "regrade.evaluators",
     "regrade.policy_training",
     "regrade.reports",
 )
-"""All that is public: faces of packages, and modules of `datasets`, which has no `__init__` and so no face."""
+"""All that is public: faces of packages, modules of `datasets`, which has no `__init__` and so no face, and the checks of
+rewards, which need hypothesis and so are not imported with the others."""
 OF_OTHER_PROGRAMS = ("regrade.policy_training.adapters", "regrade.policy_training.serving.client")
 """Public too: modules, and packages of modules, that configurations of other trainers name; their pages describe them."""
 

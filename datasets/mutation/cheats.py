@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Task, Tree
 
 _ANSWER = """
 class _Answer:
@@ -121,7 +121,7 @@ TestReport.from_item_and_call = staticmethod(_report)
 ''',
 }  # fmt: skip
 """Name -> code at the end of the file."""
-_CONFTEST = """
+_CONFTEST = """\
 import pytest
 
 
@@ -158,12 +158,15 @@ def _edits_of_tests(task: Task) -> Iterator[tuple[str, Patch]]:
     weak = re.sub(r"\bassert .*", "assert True", text)
     if weak != text:
         yield "weak-tests", Patch.between({path: text}, {path: weak})
-    conftest = f"{path.rpartition('/')[0]}/conftest.py".lstrip("/")
-    before = task.base.read_or_none(conftest)
-    yield (
-        "reports-rewritten",
-        Patch.between({} if before is None else {conftest: before}, {conftest: (before or "") + _CONFTEST}),
-    )
+    yield "reports-rewritten", passing_conftest(task.base, f"{path.rpartition('/')[0]}/conftest.py".lstrip("/"))
+
+
+def passing_conftest(base: Tree, path: str = "conftest.py") -> Patch:
+    """The patch after which a conftest.py reports every test as passed, beside what it did before."""
+    before = base.read_or_none(path)
+    if before is None:
+        return Patch.between({}, {path: _CONFTEST})
+    return Patch.between({path: before}, {path: f"{before.rstrip()}\n\n\n{_CONFTEST}"})
 
 
 def _words(task: Task) -> dict[str, str]:

@@ -277,6 +277,14 @@ class TamperedRecord(Record, frozen=True, tag="tampered"):
     """Where the replacement comes from."""
 
 
+class ReadRecord(Record, frozen=True, tag="read"):
+    """A file of tests was opened while the tests ran (see `inside/recording/reads_of_tests.py`)."""
+
+    path: str
+    by: str
+    """The code under test that opened it; empty: code of the tests."""
+
+
 class AlteredRecord(Record, frozen=True, tag="altered"):
     """The code under test replaced functions of libraries that tests use."""
 
@@ -307,7 +315,7 @@ _KnownRecord = (
     ConfigurationRecord | CollectRecord | CollectedRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord
     | ThreadsRecord | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord
     | CrossedRecord | CalledRecord | UnrecordedRecord | AnswerRecord | LikenessRecord | ElsewhereRecord | ReplacedRecord
-    | TamperedRecord | AlteredRecord | ExtensionsRecord | DoneRecord | LeftRecord
+    | TamperedRecord | ReadRecord | AlteredRecord | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

@@ -34,6 +34,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
+from regrade.evaluators.execution.unreadable_tests import dependent_tests, reads, unexplained, watched_files
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.rewards.evidence import End, PartialRun, TestFileRun, TestOutcome, TestRun, TestStatus
@@ -157,7 +158,8 @@ def _run_tests(
         # Stopped in a test that ran along, and executes no changed code: a second run shows whether that was chance.
         reply = _run(worker, task, workspace, selected, preparation, scope=f"{scope}, again")
         cpu_seconds += reply.cpu_seconds
-    first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), cpu_seconds)
+    run = _evidence(task, reply, selected, "reachable" if rest else "full")
+    first = _with_confirmed_failures(worker, task, workspace, SuiteExecution(run, cpu_seconds), selected, preparation)
     is_complete = first.run.end is End.COMPLETED
     if not (rest and is_complete and (audit or (first.run.resolved and not reachable))):
         return first
@@ -169,6 +171,45 @@ def _run_tests(
     return SuiteExecution(run, whole.cpu_seconds, SelectionAudit(len(first.run.broken), missed))
 
 
+def _with_confirmed_failures(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    execution: SuiteExecution,
+    tests: frozenset[str],
+    preparation: Preparation,
+) -> SuiteExecution:
+    """If a patch is a fix but for the tests that it breaks, only those count that fail a second time.
+
+    The broken tests passed in every run of the base. On a busy machine, one that waits for another thread or process
+    fails now and then, whatever the patch is. Where a patch fixes nothing anyway, a second run would decide little.
+    """
+    run = execution.run
+    is_fix = run.end is End.COMPLETED and len(run.fixed) == len(run.fail_to_pass)
+    if not run.broken or not is_fix:
+        return execution
+    return _repeated(worker, task, workspace, execution, tests, frozenset(run.broken), preparation)
+
+
+def _repeated(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    execution: SuiteExecution,
+    tests: frozenset[str],
+    doubtful: frozenset[str],
+    preparation: Preparation,
+) -> SuiteExecution:
+    """The execution with the doubtful outcomes of a second one, of all its tests: side effects of one test may change
+    the outcome of another."""
+    run = execution.run
+    reply = _run(worker, task, workspace, tests, preparation, scope="failures once more")
+    again = _evidence(task, reply, tests, run.scope)
+    outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
+    confirmed = replace(again, outcomes=outcomes, seconds=run.seconds + again.seconds)
+    return replace(execution, run=confirmed, cpu_seconds=execution.cpu_seconds + reply.cpu_seconds)
+
+
 def _run_everything(
     worker: Worker, task: Task, workspace: Workspace, first: SuiteExecution, preparation: Preparation
 ) -> SuiteExecution:
@@ -176,21 +217,17 @@ def _run_everything(
     everything = frozenset(task.tests)
     reply = _run(worker, task, workspace, everything, preparation, scope="the whole suite")
     run = _evidence(task, reply, everything, "full")
-    cpu, seconds = first.cpu_seconds + reply.cpu_seconds, first.run.seconds + run.seconds
+    seconds = first.run.seconds + run.seconds
+    whole = SuiteExecution(replace(run, seconds=seconds), first.cpu_seconds + reply.cpu_seconds)
+    # These passed before, or execute no changed code, so a failure is probably flaky.
     doubtful = {
         test
         for test, outcome in run.outcomes.items()
         if outcome.status is not TestStatus.PASSED and first.run.outcomes[test].status in UNDOUBTED
     }
     if not doubtful:
-        return SuiteExecution(replace(run, seconds=seconds), cpu)
-    # These passed before, or execute no changed code, so a failure is probably flaky (a timeout on a busy machine).
-    # Only a second failure counts.
-    reply = _run(worker, task, workspace, everything, preparation, scope="failures once more")
-    again = _evidence(task, reply, everything, "full")
-    outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
-    confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
-    return SuiteExecution(confirmed, cpu + reply.cpu_seconds)
+        return whole
+    return _repeated(worker, task, workspace, whole, everything, frozenset(doubtful), preparation)
 
 
 def run_partially(
@@ -414,24 +451,39 @@ def _run(
         skip=hanging - tests,
         test_limits=limits_of_tests(task),
         cold=cold,
+        watched_files=watched_files(task, tests),
         phase=f"patch of {task.id}: {scope}",
     )
     most = MOST_STOPPED + len(hanging & tests)
+
+    def run(tree: Tree, options: tuple[str, ...] = (), prepared: Preparation = UNPREPARED) -> Reply:
+        return run_past_hanging_tests(worker, tree, replace(request, options=options), prepared, most=most)
+
     worker.take_rewritten()
-    reply = run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)
+    reply = run(workspace.after, prepared=preparation)
     rewritten = worker.take_rewritten()
     tampered = {record.what: record.by for record in reply.of(TamperedRecord)}
-    for other in _honest(task, workspace):
-        if not rewritten and not tampered:
-            break
+    opened = reads(reply)
+    if not rewritten and not tampered and not opened:
+        return reply
+    honest = list(_honest(task, workspace))
+    for tree in honest:
         # Some tests write their own data, or replace functions. What they do without the patch is no sign against it.
         with without_candidate():
-            honest = run_past_hanging_tests(worker, other, request, preparation, most=most)
+            without = run(tree, prepared=preparation)
         rewritten -= worker.take_rewritten()
-        for record in honest.of(TamperedRecord):
+        for record in without.of(TamperedRecord):
             tampered.pop(record.what, None)
-    by = tuple(f"{what} (by {by})" if by else what for what, by in tampered.items())
-    return replace(reply, rewritten=tuple(sorted(rewritten)), tampered=by)
+        opened = unexplained(opened, reads(without))
+    by = [f"{what} (by {by})" if by else what for what, by in tampered.items()]
+    if opened and not rewritten and not tampered:
+        passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED and test in tests}
+        file, reader = min(opened)
+        paths = {path for path, _ in opened}
+        dependent = dependent_tests(run, workspace.after, paths, passed, honest[-1], task)
+        by += [f"{test} passes only if {reader} can read {file}" for test in dependent]
+        worker.take_rewritten()
+    return replace(reply, rewritten=tuple(sorted(rewritten)), tampered=tuple(by))
 
 
 def _honest(task: Task, workspace: Workspace) -> Iterator[Tree]:

@@ -121,6 +121,8 @@ class Request:
     """Boundary to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
     libraries: tuple[str, ...] = ()
     """Modules that tests import: report what the code under test replaces in them, unless they are the tree's own."""
+    watched_files: tuple[str, ...] = ()
+    """Files of tests: report if the code under test opens one (see `inside/recording/reads_of_tests.py`)."""
     sources: bool = False
     """Also record the files that the tests come from (see `inside/recording/sources.py`)."""
     phase: str = ""
@@ -394,6 +396,7 @@ class Worker:
             "reach": request.reach,
             "part": request.part,
             "sources": request.sources,
+            "watched_files": request.watched_files,
             "crossing": self._crossing(request),
             "cold": request.cold,
             "bytecode": bytecode,

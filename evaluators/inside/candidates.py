@@ -182,6 +182,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             request["doctests"],
             request["libraries"],
             watched=is_watched(request),
+            sources=request["watched_files"],
         )
         plugins: list[Any] = [recorder]
         if request["sources"]:

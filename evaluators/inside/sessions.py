@@ -113,9 +113,14 @@ class _PreparedSession:
             capture.stop_global_capturing()
             capture.start_global_capturing()
             capture.suspend_global_capture(in_=True)
-        watched = candidates.is_watched(request)
         self._recorder.begin(
-            write, request["select"], request["skip"], request["doctests"], request["libraries"], watched=watched
+            write,
+            request["select"],
+            request["skip"],
+            request["doctests"],
+            request["libraries"],
+            watched=candidates.is_watched(request),
+            sources=request["watched_files"],
         )
 
 

@@ -11,7 +11,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.jobs import DistinctJob, Job
-from regrade.evaluators.scoring.probes import ON_REFERENCE, PARTIAL_RUNS, StaticProbe
+from regrade.evaluators.scoring.probes import ON_REFERENCE, PARTIAL_RUNS, STATIC, StaticProbe
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.storage.evidence_store import EvidenceStore
@@ -61,7 +61,7 @@ class Planner:
             if id(task) not in keys:
                 self._digests.check(task)
                 keys[id(task)] = self.task_key(task)
-            distinct = (keys[id(task)], patch.digest, _reference(task, needs))
+            distinct = (keys[id(task)], patch.digest, self._rest(task, needs))
             if distinct not in distinct_jobs:
                 records = self._stored_records(task, keys[id(task)], patch, needs, reachable)
                 missing = tuple(kind for kind in needs if kind not in records)
@@ -74,7 +74,7 @@ class Planner:
     def identity(self, job: Job, needs: Collection[type], reachable: bool) -> Hashable:
         """Equal for jobs whose evidence is the same."""
         task, patch = job
-        return self.task_key(task), patch.digest, _reference(task, needs), frozenset(needs), reachable
+        return self.task_key(task), patch.digest, self._rest(task, needs), frozenset(needs), reachable
 
     def _stored_records(
         self, task: Task, task_key: str, patch: Patch, needs: Collection[type], reachable: bool
@@ -125,10 +125,14 @@ class Planner:
         sandbox = "" if kind in self._probes else self._sandbox
         probe = getattr(self._probes.get(kind), "identity", "")
         name = f"{kind.__module__}.{kind.__qualname__}"
-        reference = _reference(task, {kind})
-        return key_of([task_key, patch.digest, name, self.version, sandbox, scope, probe, reference])
+        rest = self._rest(task, {kind})
+        return key_of([task_key, patch.digest, name, self.version, sandbox, scope, probe, rest])
 
-
-def _reference(task: Task, needs: Collection[type]) -> str:
-    """Digest of the reference patch if the evidence depends on it, else empty."""
-    return task.reference.digest if task.reference is not None and not ON_REFERENCE.isdisjoint(needs) else ""
+    def _rest(self, task: Task, needs: Collection[type]) -> str:
+        """What some of the evidence depends on beside the files and the tests."""
+        probes = [(self._probes[kind], STATIC.get(kind)) for kind in needs if kind in self._probes]
+        if any(probe is not built_in for probe, built_in in probes):  # the user's own, which read the whole task
+            return self._digests.of_description(task)
+        if ON_REFERENCE.isdisjoint(needs):
+            return ""
+        return task.reference.digest if task.reference is not None else repr(task.target or "")

@@ -67,8 +67,9 @@ VERIFICATIONS = frozenset({Verification, DefaultVerification})
 PARTIAL_RUNS = frozenset({FailToPassRun, TestFileRun})
 EXECUTED = frozenset({TestRun, BuildRun, *VERIFICATIONS, *PARTIAL_RUNS})
 """Evidence that needs a sandbox."""
-ON_REFERENCE = frozenset({*VERIFICATIONS, ComplexityDelta, Diff})
-"""Evidence that depends on the task's reference patch."""
+ON_REFERENCE = frozenset({TestRun, *PARTIAL_RUNS, *VERIFICATIONS, ComplexityDelta, Diff})
+"""Evidence that depends on the task's reference patch, or without one on its target. Runs do after an alarm, which a
+run with the reference may explain."""
 UNREADABLE: Mapping[type, Any] = MappingProxyType(
     {
         LintDelta: LintDelta((), (), 0),

@@ -355,10 +355,11 @@ class RayScorer(Scorer):
     def _request(self, slot: _ActorSlot, job: DistinctJob, reachable: bool) -> RemoteEvidence:
         import ray
 
-        has_task = job.task_key in slot.task_keys
+        key = f"{job.task_key} {self._digests.of_description(job.task)}"  # some evidence depends on the whole task
         # An actor handles requests in order, so both can be sent at once.
-        task_reply = None if has_task else slot.actor.receive_task.remote(*self._task_arguments(job.task, job.task_key))
-        evidence_reply = slot.actor.gather.remote(job.task_key, job.patch.text, job.missing, reachable)
+        has_task = key in slot.task_keys
+        task_reply = None if has_task else slot.actor.receive_task.remote(*self._task_arguments(job.task, key))
+        evidence_reply = slot.actor.gather.remote(key, job.patch.text, job.missing, reachable)
         if task_reply is not None:
             try:
                 ray.get(task_reply, timeout=ANSWER_SECONDS)
@@ -366,7 +367,7 @@ class RayScorer(Scorer):
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.get(evidence_reply, timeout=ANSWER_SECONDS)  # it fails for the same reason
                 raise
-            slot.task_keys.add(job.task_key)
+            slot.task_keys.add(key)
         answer: RemoteEvidence = ray.get(evidence_reply, timeout=ANSWER_SECONDS)
         return answer
 

@@ -7,6 +7,8 @@ import json
 import marshal
 import threading
 import weakref
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,16 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators.scoring.repository_edits import edit_message, edited_files
 from regrade.evaluators.storage.digests import key_of
+
+OF_TASK = frozenset({"base", "fail_to_pass", "pass_to_pass", "unnamed", "assurance", "suite", "limits", "requirements"})
+"""Fields of `Task` on which all evidence depends. Evidence of some kinds depends on the others too."""
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "base.known": "derived from the files of the root",
+    "suite.checked_files": "only checks of the task itself list them",
+    "suite.image.name": "the id of the image's content stands for it",
+    "requirements": "the identity of the interpreter that they lead to stands for them",
+}
+"""Field of a task that no digest contains, and why no evidence depends on it."""
 
 
 class Digests:
@@ -41,6 +53,12 @@ class Digests:
         self._tasks[key] = (weakref.ref(task, lambda _: self._tasks.pop(key, None)), digest)
         return digest
 
+    def of_description(self, task: Task) -> str:
+        """Digest of the fields on which not all evidence depends: texts, reference, target, what an agent is shown."""
+        parts = {field.name: getattr(task, field.name) for field in fields(Task) if field.name not in OF_TASK}
+        reference = parts.pop("reference")
+        return key_of([repr(sorted(parts.items())), reference.digest if reference is not None else ""]).hex()
+
     def of_root(self, root: Path) -> str:
         return self._pristine(root).digest
 
@@ -66,7 +84,8 @@ class Digests:
 
     def of_reach(self, suite: TestSuite) -> str:
         """Digest of a suite's measurements: its reach, and the seconds that its limits derive from."""
-        if suite.reach is None and suite.seconds is None and not suite.imported:
+        unmeasured = suite.reach is None and suite.seconds is None and suite.slow is None
+        if unmeasured and not suite.imported and not suite.companions:
             return ""
         key = (id(suite.reach), suite.imported, id(suite.companions), id(suite.seconds), id(suite.slow))
         with self._lock:

@@ -16,7 +16,7 @@ from regrade.datasets.mutation.recipe_format import PackageRecipes
 from regrade.datasets.mutation.syntax_mutations import parses
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
-from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.scoring.arguments import checked_count, checked_path
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.static.dependencies.distance import import_distances
@@ -24,13 +24,12 @@ from regrade.evaluators.static.dependencies.graph import graph_of
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.fail_to_pass import fails
-from regrade.evaluators.task_curation.local_repository import measure_tests
+from regrade.evaluators.task_curation.local_repository import MeasuredTests, measure_tests
 from regrade.evaluators.task_curation.mutation_tasks import Progress, ignore_progress
 from regrade.evaluators.task_curation.project_environment import ProjectEnvironment, build_environment
+from regrade.evaluators.task_curation.sandbox_access import accesses_of, observed_task
 from regrade.evaluators.task_curation.yields import YieldReport
-
-NETWORK = ("gaierror", "name resolution", "Network is unreachable", "ConnectionRefusedError", "ConnectTimeout")
-"""Words in the error of a test that needs a network, which the sandbox has not."""
+from regrade.rewards.evidence import TestRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,19 +148,13 @@ def built_repository(
     runs = checked_count("runs", runs) or 3
     report("copying the repository", 0, 0)
     repository = open_repository(str(source), place, tell)
-    requirements: tuple[str, ...] = ()
-    environment: ProjectEnvironment | None = None
-    if python is not None:
-        requirements = (str(checked_path("python", python).absolute()),)
-    elif _has_python(repository):
-        report(f"{repository.name}: building the environment of the tests", 0, 0)
-        environment = build_environment(repository, scorer.sandbox, place, tell)
-        repository, requirements = environment.repository, environment.requirements
+    installed = _installed(repository, scorer, python, place, report, tell)
+    repository, environment = installed.repository, installed.environment
     named = choice or TestChoice()
     choice = configured(repository.tree, named)
     measured = measure_tests(
         repository.tree,
-        requirements,
+        installed.requirements,
         choice,
         sandbox=scorer.sandbox,
         runs=runs,
@@ -171,7 +164,7 @@ def built_repository(
     if measured.advice:
         tell(measured.advice)
     if not measured.baseline.stable:
-        raise UserError(f"{source}: {_no_stable_test(measured.baseline)}")
+        raise UserError(f"{source}: {_no_stable_test(repository, measured, scorer)}")
     return BuiltRepository(
         name=repository.name,
         origin=repository.origin,
@@ -194,6 +187,34 @@ def built_repository(
         limit=limit,
         report=report,
     )
+
+
+@dataclass(frozen=True)
+class _Installed:
+    """A repository, and the environment that its tests run in."""
+
+    repository: Repository
+    requirements: tuple[str, ...] = ()
+    environment: ProjectEnvironment | None = None
+    """None: it was not built."""
+
+
+def _installed(
+    repository: Repository,
+    scorer: Scorer,
+    python: str | Path | None,
+    cache: Path,
+    report: Progress,
+    tell: Callable[[str], None],
+) -> _Installed:
+    """The environment that `python` names; else a built one, if there is Python code."""
+    if python is not None:
+        return _Installed(repository, (str(checked_path("python", python).absolute()),))
+    if not _has_python(repository):
+        return _Installed(repository)
+    report(f"{repository.name}: building the environment of the tests", 0, 0)
+    environment = build_environment(repository, scorer.sandbox, cache, tell)
+    return _Installed(environment.repository, environment.requirements, environment)
 
 
 def built_ones(
@@ -228,18 +249,42 @@ def _has_python(repository: Repository) -> bool:
     return any(path.endswith(".py") for path in repository.tree.paths())
 
 
-def _no_stable_test(baseline: Baseline) -> str:
+def _no_stable_test(repository: Repository, measured: MeasuredTests, scorer: Scorer) -> str:
     """Why no test can judge a patch."""
+    baseline = measured.baseline
     count, flaky = len(baseline.outcomes), len(baseline.flaky)
     failing = [test for test in baseline.failing if fails(test, baseline)]
     if flaky and not failing:
         return f"all {flaky} tests are flaky (they pass in some runs only), so none can judge a patch: fix them"
-    messages = [baseline.outcomes[test].message for test in failing]
-    needing = sum(any(word in message for word in NETWORK) for message in messages)
+    needing = _needing_network(failing, repository, measured, scorer) if failing else {}
     if needing:
-        return f"{needing} of {count} tests need the network, which a sandbox has not, and no other passes in every run"
+        first = next(iter(needing.values()))
+        reason = f"{len(needing)} of {count} tests need the network ({first}), which a sandbox has not"
+        return f"{reason}, and no other passes in every run"
+    messages = [baseline.outcomes[test].message for test in failing]
     first = " ".join(messages[0].split())[-200:] if messages else "all are skipped"
     return f"none of the {count} tests passes in every run ({first}): fix them, or set `python=PATH`, their interpreter"
+
+
+def _needing_network(
+    failing: Sequence[str], repository: Repository, measured: MeasuredTests, scorer: Scorer
+) -> Mapping[str, str]:
+    """The tests that try to reach another machine, and which: a run records it."""
+    task = Task(
+        id=repository.name,
+        repository=repository.name,
+        base=repository.tree,
+        instruction="",
+        fail_to_pass=(),
+        pass_to_pass=tuple(failing),
+        suite=measured.suite,
+        requirements=measured.requirements,
+        limits=Limits(wall_seconds=measured.wall_seconds),
+    )
+    (evidence,) = scorer.gather([(observed_task(task, repository.tree), Patch(""))], [TestRun])
+    run = evidence.records.get(TestRun)
+    accesses = accesses_of(task, run) if isinstance(run, TestRun) else None
+    return accesses.network if accesses is not None else {}
 
 
 def _licence(tree: Tree) -> str:

@@ -79,24 +79,20 @@ def local_task(
         UserError: no such folder, no runnable test, no passing and no FAIL_TO_PASS test, a FAIL_TO_PASS test that
             passes already, or an invalid argument.
     """
-    repo = checked_path("repo", repo)
-    fail_to_pass = checked_names("fail_to_pass", fail_to_pass)
-    runs = checked_count("runs", runs) or 3
-    time_limit = None if time_limit is None else checked_amount("time_limit", time_limit)
-    test_limit = None if test_limit is None else checked_amount("test_limit", test_limit)
-    repo = _folder(repo)
-    tell = tell or _to_stderr
-    cache = usable(checked_path("cache", cache) if cache else default_cache())
-    requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
-    tree = local_tree(repo, tell)
+    repo = _folder(checked_path("repo", repo))
     choice = TestChoice(
         tests=checked_names("tests", tests),
         deselect=checked_names("deselect", deselect),
         python_path=checked_names("python_path", python_path),
-        fail_to_pass=fail_to_pass,
-        time_limit=time_limit,
-        test_limit=test_limit,
+        fail_to_pass=checked_names("fail_to_pass", fail_to_pass),
+        time_limit=None if time_limit is None else checked_amount("time_limit", time_limit),
+        test_limit=None if test_limit is None else checked_amount("test_limit", test_limit),
     )
+    runs = checked_count("runs", runs) or 3
+    tell = tell or _to_stderr
+    cache = usable(checked_path("cache", cache) if cache else default_cache())
+    requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
+    tree = local_tree(repo, tell)
     choice = configured(tree, choice)
     measured = measure_tests(
         tree,
@@ -108,14 +104,7 @@ def local_task(
         progress=progress,
         own_python=python is None,
     )
-    if measured.advice:
-        tell(measured.advice)
-    resolved = _resolve_with_warnings(choice.fail_to_pass, measured.baseline, tell)
-    for warning in inseparable_tests(tree, measured.baseline, resolved):
-        tell(warning)
-    task = _task(tree, measured, resolved, choice.test_limit)
-    logger.info("%s", time_limits(task))
-    return task
+    return _task_with_warnings(tree, measured, choice, tell)
 
 
 @dataclass(frozen=True)
@@ -185,14 +174,20 @@ def measure_tests(
     return MeasuredTests(baseline.applied_to(suite), baseline, requirements, advice)
 
 
-def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
-    """The FAIL_TO_PASS tests. Reports all warnings on the suite."""
-    for warning in collection_warnings(baseline):
+def _task_with_warnings(tree: Tree, measured: MeasuredTests, choice: TestChoice, tell: Callable[[str], None]) -> Task:
+    """The task of the measured tests. Reports all warnings on the suite."""
+    if measured.advice:
+        tell(measured.advice)
+    for warning in collection_warnings(measured.baseline):
         tell(warning)
-    fail_to_pass = resolve_fail_to_pass(names, baseline)
-    for warning in baseline_warnings(baseline, fail_to_pass):
+    fail_to_pass = resolve_fail_to_pass(choice.fail_to_pass, measured.baseline)
+    for warning in baseline_warnings(measured.baseline, fail_to_pass):
         tell(warning)
-    return fail_to_pass
+    for warning in inseparable_tests(tree, measured.baseline, fail_to_pass):
+        tell(warning)
+    task = _task(tree, measured, fail_to_pass, choice.test_limit)
+    logger.info("%s", time_limits(task))
+    return task
 
 
 def _folder(repo: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
-from regrade.datasets.formats.task_files import check_shown
+from regrade.datasets.formats.task_construction import check_shown
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution import environments

@@ -27,6 +27,8 @@ TaskSource = Callable[[BuiltRepository], Iterator[Task]]
 MUTATION, CROSS_MODULE, FEATURES = "mutation", "cross-module", "features"
 ALL_KINDS = (*(kind for kind in ALL_OPERATORS if kind != REMOVED_BODY), SEVERAL)
 TRIVIAL_ERRORS = ("NameError", "UnboundLocalError", "SyntaxError", "IndentationError", "ImportError")
+"""The errors by which Python itself reports code that does not compile, and names that nothing defines. The language
+fixes this list, and no run can show it: that a checker finds a bug is no property of the failing tests."""
 MOST_TASKS = 320
 """Tasks of one source, where no limit is set."""
 

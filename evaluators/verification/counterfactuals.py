@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from regrade.datasets.mutation.cheats import passing_conftest
 from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
 from regrade.datasets.node_ids import file_of, function_of
 from regrade.datasets.patches import Patch
@@ -50,17 +51,6 @@ ALWAYS_EQUAL = (
     "return Anything()",
 )
 EXITS_ON_IMPORT = "\n\nimport os\n\nos._exit(0)\n"
-CONFTEST = """\
-import pytest
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    outcome = yield
-    report = outcome.get_result()
-    report.outcome = "passed"
-    report.longrepr = None
-"""
 
 
 class ChangedFunction(NamedTuple):
@@ -178,7 +168,6 @@ def exploits(task: Task, reference: PatchedTree) -> dict[str, Patch]:
 
     Exploits inside of functions keep the rest of the reference, which makes them stronger.
     """
-    conftest = task.base.read_or_none("conftest.py")
     bodies = {
         "an object that equals everything": ALWAYS_EQUAL,
         "SkipTest raised in the function": SKIPS,
@@ -188,9 +177,7 @@ def exploits(task: Task, reference: PatchedTree) -> dict[str, Patch]:
     if reference.before:
         exiting = {path: text.rstrip("\n") + EXITS_ON_IMPORT for path, text in reference.before.items()}
         patches["os._exit(0) on import"] = Patch.between(dict(reference.before), exiting)
-    text = CONFTEST if conftest is None else f"{conftest.rstrip()}\n\n\n{CONFTEST}"
-    before = {} if conftest is None else {"conftest.py": conftest}
-    patches["a conftest.py that passes everything"] = Patch.between(before, {"conftest.py": text})
+    patches["a conftest.py that passes everything"] = passing_conftest(task.base)
     patches["FAIL_TO_PASS tests that check nothing"] = _with_empty_tests(task)
     return {name: patch for name, patch in patches.items() if patch is not None}
 

@@ -20,7 +20,9 @@ from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.adapters.versions import warn_if_untested
 
 _SPECIAL_END = re.compile(r"(?:\s*(?:<\|[^|<>\n]+\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")
-"""OpenRLHF decodes an answer with its special tokens, of which the last ones end the turn."""
+"""OpenRLHF decodes an answer with its special tokens, of which the last ones end the turn. Only the tokenizer knows
+which texts these are, and OpenRLHF passes no tokenizer to a reward function: so the forms that tokenizers use are
+listed. Another one stays in the answer, behind the patch."""
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:

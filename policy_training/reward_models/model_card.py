@@ -82,83 +82,113 @@ def _share(attempts: Sequence[LabelledAttempt], component: Component) -> str:
 
 def quality_report(quality: Quality) -> str:
     """The section on quality."""
-    parts = [
+    return "\n\n".join(
+        [
+            *_figures(quality),
+            *_against_predictors(quality),
+            *_best_of_n(quality),
+            *_by_component(quality),
+            *_by_origin(quality),
+            *_calibration(quality),
+            *(_by_repository(quality) if quality.repositories else ()),
+        ]
+    )
+
+
+def _figures(quality: Quality) -> tuple[str, ...]:
+    unread = f"; {quality.unread} more could not be read" if quality.unread else ""
+    rows = [
+        ("AUC", _shown(quality.auc)),
+        ("pair accuracy within a task", _shown(quality.pair_accuracy)),
+        ("expected calibration error", _shown(quality.calibration_error)),
+        ("Brier score", _shown(quality.brier)),
+        ("attempts whose interval holds the share of their bin", f"{100 * quality.covered:.0f} %"),
+    ]
+    return (
         f"## Quality on {', '.join(quality.repositories) or 'one repository'}, never trained on",
         f"{counted(quality.attempts, 'attempt')} at {counted(quality.tasks, 'task')}, {100 * quality.clean:.1f} % of "
-        "them clean fixes"
-        + (f"; {quality.unread} more could not be read" if quality.unread else "")
-        + ". In brackets: 95 % intervals for new tasks of these repositories, with functions as clusters.",
-        _table(
-            ("figure", "value"),
-            [
-                ("AUC", _shown(quality.auc)),
-                ("pair accuracy within a task", _shown(quality.pair_accuracy)),
-                ("expected calibration error", _shown(quality.calibration_error)),
-                ("Brier score", _shown(quality.brier)),
-                ("attempts whose interval holds the share of their bin", f"{100 * quality.covered:.0f} %"),
-            ],
-        ),
-        "### Against simpler predictors\n\nA model that does not beat one of these is not worth its cost.",
-        _table(
-            ("predictor", "attempts", "AUC", "gain of the model in AUC", "pair accuracy", "best of 8", "beaten"),
-            [
-                (
-                    each.name,
-                    str(each.attempts),
-                    _shown(each.auc),
-                    _shown(each.auc_gain, signed=True),
-                    _shown(each.pair_accuracy),
-                    _shown(each.best_of[DRAWS[-1]]),
-                    "yes" if each.is_beaten else "no",
-                )
-                for each in quality.baselines
-            ],
-        ),
-        "### Best of n\n\nShare of tasks whose selected attempt is a clean fix. n = 1 is a random attempt.",
-        _table(
-            ("selected by", *(f"n = {n}" for n in DRAWS)),
-            [
-                ("the model", *(_shown(quality.best_of[n]) for n in DRAWS)),
-                *((each.name, *(_shown(each.best_of[n]) for n in DRAWS)) for each in quality.baselines),
-                ("execution", *(_shown(quality.best_possible[n]) for n in DRAWS)),
-            ],
-        ),
-        "### By component",
-        _table(
-            ("component", "attempts", "positive", "AUC", "calibration error", "Brier"),
-            [
-                (
-                    str(each.component), str(each.attempts), f"{100 * each.positive:.1f} %", _shown(each.auc),
-                    _shown(each.calibration_error), _shown(each.brier),
-                )
-                for each in quality.components
-            ],
-        ),
-        "### What it takes wrong patches for\n\nAUC: clean fixes against the attempts of this origin that are none.",
-        _table(
-            ("origin", "attempts", "AUC", f"probability above {CONFIDENT:g}"),
-            [
-                (str(each.origin), str(each.attempts), _shown(each.auc), f"{100 * each.confident:.1f} %")
-                for each in quality.origins
-            ],
-        ),
-        "### Calibration",
-        _table(
-            ("mean probability", "share of clean fixes", "attempts"),
-            [(f"{each.mean:.2f}", f"{each.share:.2f}", str(each.attempts)) for each in quality.reliability],
-        ),
-    ]  # fmt: skip
-    if quality.repositories:
-        rows = [
-            (
-                name, str(each.tasks), str(each.attempts), _shown(each.auc), _shown(each.pair_accuracy),
-                _shown(each.calibration_error), _shown(each.brier), _shown(each.best_of[DRAWS[-1]]),
-            )
-            for name, each in quality.repositories.items()
-        ]  # fmt: skip
-        columns = ("repository", "tasks", "attempts", "AUC", "pair accuracy", "calibration error", "Brier", "best of 8")
-        parts += ["### By repository", _table(columns, rows)]
-    return "\n\n".join(parts)
+        f"them clean fixes{unread}. In brackets: 95 % intervals for new tasks of these repositories, with functions as "
+        "clusters.",
+        _table(("figure", "value"), rows),
+    )
+
+
+def _against_predictors(quality: Quality) -> tuple[str, ...]:
+    columns = ("predictor", "attempts", "AUC", "gain of the model in AUC", "pair accuracy", "best of 8", "beaten")
+    rows = [
+        (
+            each.name,
+            str(each.attempts),
+            _shown(each.auc),
+            _shown(each.auc_gain, signed=True),
+            _shown(each.pair_accuracy),
+            _shown(each.best_of[DRAWS[-1]]),
+            "yes" if each.is_beaten else "no",
+        )
+        for each in quality.baselines
+    ]
+    heading = "### Against simpler predictors\n\nA model that does not beat one of these is not worth its cost."
+    return heading, _table(columns, rows)
+
+
+def _best_of_n(quality: Quality) -> tuple[str, ...]:
+    rows = [
+        ("the model", *(_shown(quality.best_of[n]) for n in DRAWS)),
+        *((each.name, *(_shown(each.best_of[n]) for n in DRAWS)) for each in quality.baselines),
+        ("execution", *(_shown(quality.best_possible[n]) for n in DRAWS)),
+    ]
+    heading = "### Best of n\n\nShare of tasks whose selected attempt is a clean fix. n = 1 is a random attempt."
+    return heading, _table(("selected by", *(f"n = {n}" for n in DRAWS)), rows)
+
+
+def _by_component(quality: Quality) -> tuple[str, ...]:
+    columns = ("component", "attempts", "positive", "AUC", "calibration error", "Brier")
+    rows = [
+        (
+            str(each.component),
+            str(each.attempts),
+            f"{100 * each.positive:.1f} %",
+            _shown(each.auc),
+            _shown(each.calibration_error),
+            _shown(each.brier),
+        )
+        for each in quality.components
+    ]
+    return "### By component", _table(columns, rows)
+
+
+def _by_origin(quality: Quality) -> tuple[str, ...]:
+    rows = [
+        (str(each.origin), str(each.attempts), _shown(each.auc), f"{100 * each.confident:.1f} %")
+        for each in quality.origins
+    ]
+    heading = (
+        "### What it takes wrong patches for\n\nAUC: clean fixes against the attempts of this origin that are none."
+    )
+    return heading, _table(("origin", "attempts", "AUC", f"probability above {CONFIDENT:g}"), rows)
+
+
+def _calibration(quality: Quality) -> tuple[str, ...]:
+    rows = [(f"{each.mean:.2f}", f"{each.share:.2f}", str(each.attempts)) for each in quality.reliability]
+    return "### Calibration", _table(("mean probability", "share of clean fixes", "attempts"), rows)
+
+
+def _by_repository(quality: Quality) -> tuple[str, ...]:
+    columns = ("repository", "tasks", "attempts", "AUC", "pair accuracy", "calibration error", "Brier", "best of 8")
+    rows = [
+        (
+            name,
+            str(each.tasks),
+            str(each.attempts),
+            _shown(each.auc),
+            _shown(each.pair_accuracy),
+            _shown(each.calibration_error),
+            _shown(each.brier),
+            _shown(each.best_of[DRAWS[-1]]),
+        )
+        for name, each in quality.repositories.items()
+    ]
+    return "### By repository", _table(columns, rows)
 
 
 def _shown(found: Figure, *, signed: bool = False) -> str:

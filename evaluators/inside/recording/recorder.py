@@ -4,7 +4,7 @@ Lines: `["configuration", path, own]` (the configuration file of pytest, empty w
 root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["collected", count]` before
 the tests, `["started", id]` before and `["test", id, status, seconds, message]` after each test, and `["fixtures", id,
 seconds]` for a set-up or tear-down that takes long. `["tampered", what, by]`:
-see `tampering_watch.py`. Lines written before a crash are preserved.
+see `tampering_watch.py`; `["read", path, by]`: see `reads_of_tests.py`. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
 from regrade.evaluators.inside.recording.doctests import restore_examples
 from regrade.evaluators.inside.recording.libraries import LibraryWatch
 from regrade.evaluators.inside.recording.node_ids import file_of
+from regrade.evaluators.inside.recording.reads_of_tests import ReadsOfTests
 from regrade.evaluators.inside.recording.tampering_watch import TamperingWatch
 
 LONGEST_MESSAGE = 500
@@ -51,6 +52,7 @@ class Recorder:
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
         self._watch: TamperingWatch | None = None
+        self._reads = ReadsOfTests(_discard, root, ())
         self._file = ""
 
     def begin(
@@ -62,6 +64,7 @@ class Recorder:
         libraries: Iterable[str] = (),
         *,
         watched: bool = False,
+        sources: Iterable[str] = (),
     ) -> None:
         """Start recording.
 
@@ -71,6 +74,7 @@ class Recorder:
             doctests: ids of tests in docstrings, and the examples that they get (see `doctests.py`).
             libraries: modules whose functions the code under test should not replace (see `libraries.py`).
             watched: report tampering too.
+            sources: files of tests; report if the code under test opens one.
         """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
@@ -78,6 +82,7 @@ class Recorder:
         self._doctests = dict(doctests)
         self._watch = TamperingWatch(write, self._root, RANK) if watched else None
         self._library_watch = LibraryWatch(libraries, write)
+        self._reads = ReadsOfTests(write, self._root, sources)
         fix_hypothesis()
         seed("collection")
 
@@ -109,12 +114,14 @@ class Recorder:
         if self._watch is not None:
             self._watch.collected(session.items)
         self._library_watch.check(at_once=True)
+        self._reads.check()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._watch is not None:
             self._watch.finished(session.config.hook)
         self._library_watch.check(at_once=True)
+        self._reads.check()
 
     def _is_selected(self, test: str) -> bool:
         if test in self._skipped:
@@ -151,6 +158,7 @@ class Recorder:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._library_watch.check()
+        self._reads.check()
         status = self._status.pop(nodeid, "error")
         seconds = self._seconds.pop(nodeid, 0.0)
         message = self._messages.pop(nodeid, "")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.formats.task_files import _TaskEntry
+from regrade.datasets.formats.task_entries import TaskEntry
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Limits, Shown, Target
@@ -184,4 +184,4 @@ def test_splits_are_for_recipes(tmp_path: Path) -> None:
 def test_the_reference_page_lists_every_key() -> None:
     page = (Path(__file__).parents[3] / "docs" / "task-files.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert sorted(listed) == sorted(_TaskEntry.__struct_fields__)
+    assert sorted(listed) == sorted(TaskEntry.__struct_fields__)

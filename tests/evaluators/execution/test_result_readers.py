@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,101 +14,48 @@ from regrade.datasets.container_images import READERS
 from regrade.evaluators.execution.container_worker import SEALED
 from regrade.evaluators.execution.result_readers import LOG_READERS, Report
 
-PYTEST = """\
-.F.sx                                                                    [100%]
-=================================== FAILURES ===================================
-=========================== short test summary info ============================
-PASSED tests/test_a.py::test_one
-PASSED tests/test_a.py::TestB::test_two[a - b]
-SKIPPED [1] tests/test_a.py:4: no network
-XFAIL tests/test_a.py::test_known - later
-FAILED tests/test_a.py::test_three - assert 1 == 2
-============ 1 failed, 2 passed, 1 skipped, 1 xfailed in 0.05s ============
-"""
-UNITTEST = """\
-test_one (shop.tests.TestCart) ... ok
-test_two (shop.tests.TestCart)
-Nothing costs nothing. ... ok
-test_three (shop.tests.TestCart) ... FAIL
-test_four (shop.tests.TestCart) ... skipped 'no network'
-test_five (shop.tests.TestCart) ... some output
-ok
-
-======================================================================
-FAIL: test_three (shop.tests.TestCart)
-----------------------------------------------------------------------
-Ran 5 tests in 0.012s
-
-FAILED (failures=1, skipped=1)
-"""
-GO = "\n".join(
-    json.dumps(event)
-    for event in (
-        {"Action": "run", "Package": "shop/cart", "Test": "TestTotal"},
-        {"Action": "output", "Package": "shop/cart", "Test": "TestTotal", "Output": "    cart_test.go:8: got 3\n"},
-        {"Action": "pass", "Package": "shop/cart", "Test": "TestTotal/none", "Elapsed": 0},
-        {"Action": "fail", "Package": "shop/cart", "Test": "TestTotal", "Elapsed": 0},
-        {"Action": "skip", "Package": "shop/cart", "Test": "TestSlow", "Elapsed": 0},
-        {"Action": "fail", "Package": "shop/cart", "Elapsed": 0.1},
-    )
-)
-TAP = """\
-TAP version 14
-# Subtest: cart
-    ok 1 - total
-    not ok 2 - largest
-    1..2
-not ok 1 - cart
-ok 2 - price # SKIP no network
-not ok 3 - known # TODO later
-1..3
-"""
-CARGO = """\
-     Running unittests src/lib.rs (target/debug/deps/shop-1)
-
-running 3 tests
-test tests::total ... ok
-test tests::largest ... FAILED
-test tests::slow ... ignored
-
-test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
-
-     Running tests/cart.rs (target/debug/deps/cart-1)
-test total ... ok
-test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
-"""
-JUNIT = """<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="4">
-<testcase classname="tests.test_a.TestB" name="test_two[1]" file="tests/test_a.py" line="3" time="0.1"/>
-<testcase classname="tests.test_a" name="test_one" file="tests/test_a.py"><failure message="assert 1 == 2">...</failure></testcase>
+REPORTS = Path(__file__).parent / "reports"
+"""What the runners wrote: pytest 9 (`-rA`, and `--junitxml`), unittest of Python 3.11 (`-v`), go 1.19 (`test -json`),
+node 20 (`--test-reporter=tap`) and cargo 1.95."""
+MAVEN = """<?xml version="1.0"?><testsuite name="com.shop.CartTest" tests="2">
 <testcase classname="com.shop.CartTest" name="total"><error>java.lang.Error: boom</error></testcase>
 <testcase classname="com.shop.CartTest" name="slow"><skipped/></testcase>
-</testsuite></testsuites>"""
+</testsuite>"""
+"""The form of Maven, by its description."""
 EXPECTED: Mapping[str, tuple[str, dict[str, str]]] = {
     "pytest-log": (
-        PYTEST,
+        "pytest.txt",
         {
             "tests/test_a.py::test_one": "passed",
             "tests/test_a.py::TestB::test_two[a - b]": "passed",
             "tests/test_a.py::test_known": "xfailed",
+            "tests/test_a.py::test_four": "error",
             "tests/test_a.py::test_three": "failed",
         },
     ),
     "unittest-log": (
-        UNITTEST,
+        "unittest.txt",
         {
-            "test_one (shop.tests.TestCart)": "passed",
-            "test_two (shop.tests.TestCart)": "passed",
+            "test_one (shop.tests.TestCart.test_one)": "passed",
+            "test_two (shop.tests.TestCart.test_two)": "passed",
             "Nothing costs nothing.": "passed",
-            "test_three (shop.tests.TestCart)": "failed",
-            "test_four (shop.tests.TestCart)": "skipped",
+            "test_three (shop.tests.TestCart.test_three)": "failed",
+            "test_four (shop.tests.TestCart.test_four)": "skipped",
+            "test_six (shop.tests.TestCart.test_six)": "xfailed",
+            "test_seven (shop.tests.TestCart.test_seven)": "error",
         },
     ),
     "go": (
-        GO,
-        {"shop/cart::TestTotal": "failed", "shop/cart::TestTotal/none": "passed", "shop/cart::TestSlow": "skipped"},
+        "go.jsonl",
+        {
+            "shop/cart::TestTotal": "failed",
+            "shop/cart::TestTotal/none": "passed",
+            "shop/cart::TestTotal/some": "failed",
+            "shop/cart::TestSlow": "skipped",
+        },
     ),
     "tap": (
-        TAP,
+        "tap.txt",
         {
             "cart > total": "passed",
             "cart > largest": "failed",
@@ -118,7 +65,7 @@ EXPECTED: Mapping[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "cargo": (
-        CARGO,
+        "cargo.txt",
         {
             "src/lib.rs::tests::total": "passed",
             "src/lib.rs::tests::largest": "failed",
@@ -127,15 +74,21 @@ EXPECTED: Mapping[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "junit": (
-        JUNIT,
+        "junit.xml",
         {
-            "tests/test_a.py::TestB::test_two[1]": "passed",
-            "tests/test_a.py::test_one": "failed",
-            "com.shop.CartTest::total": "error",
-            "com.shop.CartTest::slow": "skipped",
+            "tests/test_a.py::test_one": "passed",
+            "tests/test_a.py::TestB::test_two[a - b]": "passed",
+            "tests/test_a.py::test_known": "skipped",
+            "tests/test_a.py::test_slow": "skipped",
+            "tests/test_a.py::test_three": "failed",
+            "tests/test_a.py::test_four": "error",
         },
     ),
 }
+
+
+def report_of(reader: str) -> str:
+    return (REPORTS / EXPECTED[reader][0]).read_text("utf-8")
 
 
 def read(reader: str, text: str) -> Report:
@@ -149,16 +102,23 @@ def test_every_reader_of_a_task_exists() -> None:
 
 @pytest.mark.parametrize("reader", EXPECTED)
 def test_outcomes_of_a_real_report(reader: str) -> None:
-    text, expected = EXPECTED[reader]
-    report = read(reader, text)
+    report = read(reader, report_of(reader))
     assert report.problem == ""
-    assert {case.id: case.status for case in report.cases} == expected
+    assert {case.id: case.status for case in report.cases} == EXPECTED[reader][1]
     assert report.has_failure
+
+
+def test_outcomes_of_a_report_of_classes() -> None:
+    report = read("junit", MAVEN)
+    assert {case.id: case.status for case in report.cases} == {
+        "com.shop.CartTest::total": "error",
+        "com.shop.CartTest::slow": "skipped",
+    }
 
 
 @pytest.mark.parametrize("reader", EXPECTED)
 def test_half_a_report_shows_nothing(reader: str) -> None:
-    text, _ = EXPECTED[reader]
+    text = report_of(reader)
     assert read(reader, text[: len(text) // 3]).problem
     assert read(reader, "").problem
 
@@ -172,11 +132,11 @@ def test_half_a_report_shows_nothing(reader: str) -> None:
         ("unittest-log", "Ran 9 tests in 0.001s\n"),
         ("tap", "ok 9 - new\n"),
         ("cargo", "test new ... ok\n"),
-        ("junit", JUNIT),
+        ("junit", MAVEN),
     ],
 )
 def test_forged_lines_make_the_report_void(reader: str, forged: str) -> None:
-    text, _ = EXPECTED[reader]
+    text = report_of(reader)
     assert read(reader, forged + text).problem
 
 
@@ -188,7 +148,7 @@ def test_forged_lines_make_the_report_void(reader: str, forged: str) -> None:
     ],
 )
 def test_a_forged_pass_does_not_hide_a_failure(reader: str, forged: str, test: str) -> None:
-    report = read(reader, forged + EXPECTED[reader][0])
+    report = read(reader, forged + report_of(reader))
     assert report.problem or "failed" in {case.status for case in report.cases if case.id == test}
 
 

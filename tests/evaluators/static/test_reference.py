@@ -8,7 +8,7 @@ from pathlib import Path
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators.scoring.planner import _reference
+from regrade.evaluators.scoring.probes import ON_REFERENCE
 from regrade.evaluators.static import complexity, diff
 from regrade.rewards import ComplexityDelta, Diff, LintDelta
 from regrade.rewards import complexity as complexity_reward
@@ -31,5 +31,5 @@ def test_branches_that_the_bug_removed_cost_nothing(tmp_path: Path) -> None:
     assert diff.probe(task.base, after, fix, task).reference_lines == 4
     hidden = replace(task, reference=None)
     assert complexity.probe(task.base, after, fix, hidden).reference_growth is None
-    assert _reference(task, {Diff}) == _reference(task, {ComplexityDelta}) == fix.digest != _reference(hidden, {Diff})
-    assert _reference(task, {LintDelta}) == ""
+    assert {Diff, ComplexityDelta} <= ON_REFERENCE
+    assert LintDelta not in ON_REFERENCE
