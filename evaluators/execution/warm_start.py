@@ -97,7 +97,7 @@ def _fill(
     try:
         with Worker(sandbox, python, workplace, partial, writable_bytecode=True, limits=limits) as worker:
             reply = worker.run(tree, Request(suite=suite, limits=limits, options=(COLLECT_ONLY,)), Preparation(key))
-            modules = _early_modules(worker, tree, suite, limits, reply)
+            modules = early_modules(worker, tree, suite, limits, reply)
         if not reply.of(DoneRecord):  # so damaged byte code was not removed
             _empty(partial / key)
         chosen = [record.path for record in reply.of(ConfigurationRecord)]
@@ -121,8 +121,15 @@ def _empty(folder: Path) -> None:
         remove(path)
 
 
-def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
-    """Modules from outside the tree that the tests import; fewer if importing them starts threads, unsafe for forks."""
+def early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
+    """Modules from outside the tree that the tests import; fewer if importing them starts threads, unsafe for forks.
+
+    Args:
+        reply: of a run on the tree that reports what the collection imported (see `ImportedRecord`).
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
     imported = reply.of(ImportedRecord)
     modules = tuple(imported[0].names) if imported else ()
     standard = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)

@@ -32,6 +32,7 @@ from regrade.evaluators.execution.records import (
     UnmeasuredRecord,
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
+from regrade.evaluators.execution.warm_start import early_modules
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.inside.origins import RUNNER
@@ -49,6 +50,9 @@ SHORT_SECONDS = 1.0
 
 FORK_SECONDS = 0.01
 """CPU time of a process for each test, beside the test's own: what a measurement of many short tests takes."""
+
+FEW_RUNS = 4
+"""Up to this number of runs, importing what all of them import beforehand, and a trial of that, takes longer."""
 
 SHARES_A_WORKER = 16
 """Maximum number of shares per worker of a long suite, so that its measurement shows progress."""
@@ -196,6 +200,8 @@ def _run_and_measure(
         replies = [started.run_suite(first, [], f"base run 1 of {runs}")]
         shares = _shares(tree, replies[0], workers) if is_measured else []
         passing = _passing(replies)
+        if settings.is_warm and runs + is_measured + len(set(map(file_of, passing))) > FEW_RUNS:
+            started.import_early(first, replies[0])
         measured: list[_MeasuredFiles | None] = [None] * len(shares)
 
         def run_again(report_run: Callable[[], None]) -> None:
@@ -234,6 +240,14 @@ class _BaselineWorkers(ExitStack):
         self._workers: list[Worker] = []
         self._free: list[Worker] = []
         self._lock = threading.Lock()
+        self._preparation = Preparation(BYTECODE)
+
+    def import_early(self, worker: Worker, reply: Reply) -> None:
+        """From now on, let each worker import once what the collection of the tests imports from outside of the tree,
+        as the workers of patches do."""
+        if reply.of(ImportedRecord):
+            modules = early_modules(worker, self._tree, self._suite, self._settings.limits, reply)
+            self._preparation = replace(self._preparation, modules=modules)
 
     def give_back(self, worker: Worker) -> None:
         """Its runs are over: whoever needs a worker next need not start one."""
@@ -252,7 +266,7 @@ class _BaselineWorkers(ExitStack):
         limits = self._settings.limits
         test_limits = limits_at_base(limits, earlier)
         request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier, phase=phase)
-        reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
+        reply = run_past_hanging_tests(worker, self._tree, request, self._preparation)
         reply = _checked(reply, limits, self._settings.environment.python)
         if (
             not earlier
@@ -281,7 +295,7 @@ class _BaselineWorkers(ExitStack):
                 free = self._free.pop() if self._free else None
             self._local.worker = free or self.worker(f"reach-{threading.get_ident()}")
         worker: Worker = self._local.worker
-        limits, preparation = self._settings.limits, Preparation(BYTECODE)
+        limits, preparation = self._settings.limits, self._preparation
         slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
         files, skipped = share.paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
         # First, to compile all imports: after that, only a test that reads a source file opens it.

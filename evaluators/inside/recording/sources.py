@@ -1,7 +1,8 @@
 """A pytest plugin that records the files which the tests of a suite come from.
 
-One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [[file, id, examples],
-...], "modules": [[name, file], ...], "foreign": [...], "importers": [[file, [importer, ...]], ...], "opened": [[file,
+One line at the end of the collection, `["imported", [name, ...]]`: the modules from elsewhere that it imported. One at
+the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [[file, id, examples], ...],
+"modules": [[name, file], ...], "foreign": [...], "importers": [[file, [importer, ...]], ...], "opened": [[file,
 [opener, ...], [caller, ...]], ...], "executed": [...], "has_processes": true}]`, paths relative to the root.
 
 - `collected` has the files of the collected tests and every conftest.py; `used` those that define their functions and
@@ -56,6 +57,7 @@ class SourcesRecorder:
         self._importers: dict[str, set[str]] = {}
         self._executed: set[str] = set()
         self._has_processes = False
+        self._before = frozenset(sys.modules)
         sys.addaudithook(self._note)
 
     @pytest.hookimpl(tryfirst=True)
@@ -72,6 +74,9 @@ class SourcesRecorder:
         for plugin in session.config.pluginmanager.get_plugins():
             for file in self._own(str(getattr(plugin, "__file__", None) or "")):
                 (self._collected if file.rpartition("/")[2] == "conftest.py" else self._used).add(file)
+
+    def pytest_collection_finish(self) -> None:
+        self._write(json.dumps(["imported", origins.imported_elsewhere(self._root.rstrip("/"), self._before)]))
 
     def pytest_sessionfinish(self) -> None:
         files = {name: str(getattr(module, "__file__", None) or "") for name, module in list(sys.modules.items())}
