@@ -27,20 +27,23 @@ settings.load_profile("untimed")
 
 
 LONGEST = """
-    evaluators/verification/test_assurance_levels cli/test_score evaluators/scoring/test_scorer
-    policy_training/demo/test_pipeline policy_training/study/test_running policy_training/test_two_processes
-    evaluators/task_curation/test_classified_files policy_training/test_resuming cli/test_train
-    cli/test_activity_on_a_terminal
-    evaluators/scoring/test_warm_and_cold evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer
+    evaluators/verification/test_assurance_levels evaluators/scoring/test_scorer
+    evaluators/task_curation/test_local_repository evaluators/task_curation/test_classified_files
+    evaluators/task_curation/test_tested_copy evaluators/scoring/test_warm_and_cold
+    evaluators/execution/test_containers evaluators/task_curation/test_task_sets evaluators/execution/test_worker
+    cli/test_score policy_training/demo/test_pipeline policy_training/study/test_running cli/test_patch_forms
+    evaluators/verification/test_honest_styles evaluators/task_curation/test_chosen_tests
+    policy_training/test_two_processes evaluators/verification/test_held_out_inputs
+    evaluators/hardening/test_hardening policy_training/variants/test_running
+    policy_training/policies/test_embedded_model policy_training/test_resuming cli/test_train
+    cli/test_activity_on_a_terminal evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer
     evaluators/verification/test_tripwires evaluators/task_curation/test_baseline gauntlet/test_gauntlet
-    evaluators/verification/test_honest_styles evaluators/execution/test_worker
-    evaluators/verification/test_held_out_inputs evaluators/execution/test_hanging_tests cli/test_stopping
-    evaluators/task_curation/test_chosen_tests evaluators/inside/recording/test_chance gauntlet/test_ranking
-    gauntlet/test_honest cli/test_patch_forms cli/test_evaluate cli/test_full_disk rewards/test_conformance
-    evaluators/task_curation/test_mutation_tasks evaluators/analysis/test_verdicts
-    evaluators/task_curation/test_local_repository cli/test_rewards cli/test_doctor reports/test_html
-    cli/test_without_torch policy_training/trainers/test_online cli/test_logs evaluators/scoring/test_own_probes
-    evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes datasets/test_generated_patches
+    evaluators/execution/test_hanging_tests cli/test_stopping evaluators/inside/recording/test_chance
+    gauntlet/test_ranking gauntlet/test_honest cli/test_evaluate cli/test_full_disk rewards/test_conformance
+    evaluators/task_curation/test_mutation_tasks evaluators/analysis/test_verdicts cli/test_rewards cli/test_doctor
+    reports/test_html cli/test_without_torch policy_training/trainers/test_online cli/test_logs
+    evaluators/scoring/test_own_probes evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes
+    datasets/test_generated_patches
 """
 """The test files that take more than twenty seconds, about in the order of their time."""
 

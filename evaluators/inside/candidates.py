@@ -186,8 +186,9 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             watched=is_watched(request),
         )
         plugins: list[Any] = [recorder]
-        if request["sources"]:
-            plugins.append(SourcesRecorder(write, request["root"]))
+        sources = SourcesRecorder(write, request["root"]) if request["sources"] else None
+        if sources is not None:
+            plugins.append(sources)
         if request["reach"] is not None:
             plugins.append(ReachRecorder(write, request["root"], request["reach"], request["part"]))
         if request["crossing"] is not None:
@@ -198,6 +199,8 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         status = int(pytest.main([*arguments(request), *paths], plugins=plugins))
         if bytecode.COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", origins.imported_elsewhere(request["root"], before)]))
+        elif sources is not None:
+            write(json.dumps(["imported", sources.imported()]))
         report_origins(request, write)
         if request["write_bytecode"]:
             bytecode.remove_damaged(request["bytecode"])

@@ -41,8 +41,7 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 def made(folder: Path, files: dict[str, str], *ids: str) -> Task:
     everything = {"shop/__init__.py": "", "shop/cart.py": BUGGY, "shop/names.py": NAMES, "tests/test_names.py": OTHER}
     root = written(folder / "repo", {**everything, **files})
-    # A cache for all tests of this file: equal repositories are measured once.
-    return local_task(root, ids, cache=folder.parent / "baselines", runs=1, tell=lambda _: None)
+    return local_task(root, ids, cache=folder / "cache", runs=1, tell=lambda _: None)
 
 
 def fix() -> Patch:
