@@ -52,7 +52,7 @@ LONGEST = """
     policy_training/trainers/test_induced_failures evaluators/inside/recording/test_chance
     datasets/test_generated_patches
 """
-"""The test files that take more than forty seconds, about in the order of their time."""
+"""The test files that take more than thirty seconds, about in the order of their time."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
