@@ -177,9 +177,8 @@ def _store(settings: _WorkerSettings, tree: Tree, suite: TestSuite, ended: _Ende
     of_files = [reply for share in ended.measured for reply in (share.reach, *share.apart.values())]
     if ended.modules is not None and all(reply.of(DoneRecord) for reply in (*ended.replies, *of_files)):
         with contextlib.suppress(OSError):  # such as a full disk: the first candidate needs it, and says so
-            written = (
-                settings.scratch / BYTECODE / BYTECODE
-            )  # the folder in the sandbox, and the name of the preparation
+            # The mounted folder, and in it that of the preparation.
+            written = settings.scratch / BYTECODE / BYTECODE
             store_preparation(tree, suite, written, ended.replies[0], ended.modules, folder)
 
 
