@@ -9,6 +9,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from typing import Any
 
 COLLECT_ONLY = "--collect-only"
 HEADER_BYTES = 16
@@ -37,7 +38,8 @@ def reuse_installed(folder: str, root: str) -> None:
             loader.set_data(path, data)
             return data
 
-    SourceFileLoader.get_data = get_data  # type: ignore[method-assign, assignment]
+    patched: Any = SourceFileLoader
+    patched.get_data = get_data
 
 
 def remove_damaged(folder: str) -> None:
