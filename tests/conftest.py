@@ -27,22 +27,32 @@ settings.load_profile("untimed")
 
 
 LONGEST = """
-    evaluators/verification/test_assurance_levels cli/test_score evaluators/scoring/test_scorer
-    policy_training/demo/test_pipeline policy_training/study/test_running policy_training/test_two_processes
-    evaluators/task_curation/test_classified_files policy_training/test_resuming cli/test_train
-    cli/test_activity_on_a_terminal
-    evaluators/scoring/test_warm_and_cold evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer
-    evaluators/verification/test_tripwires evaluators/task_curation/test_baseline gauntlet/test_gauntlet
-    evaluators/verification/test_honest_styles evaluators/execution/test_worker
-    evaluators/verification/test_held_out_inputs evaluators/execution/test_hanging_tests cli/test_stopping
-    evaluators/task_curation/test_chosen_tests evaluators/inside/recording/test_chance gauntlet/test_ranking
-    gauntlet/test_honest cli/test_patch_forms cli/test_evaluate cli/test_full_disk rewards/test_conformance
-    evaluators/task_curation/test_mutation_tasks evaluators/analysis/test_verdicts
-    evaluators/task_curation/test_local_repository cli/test_rewards cli/test_doctor reports/test_html
-    cli/test_without_torch policy_training/trainers/test_online cli/test_logs evaluators/scoring/test_own_probes
-    evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes datasets/test_generated_patches
+    evaluators/verification/test_assurance_levels evaluators/scoring/test_scorer policy_training/test_resuming
+    evaluators/task_curation/test_local_repository evaluators/task_curation/test_classified_files
+    policy_training/test_gpt_oss evaluators/task_curation/test_tested_copy evaluators/scoring/test_warm_and_cold
+    evaluators/execution/test_containers policy_training/study/test_running evaluators/analysis/test_verdicts
+    evaluators/task_curation/test_task_sets evaluators/execution/test_worker cli/test_score
+    policy_training/demo/test_pipeline evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer
+    evaluators/verification/test_honest_styles cli/test_patch_forms evaluators/task_curation/test_baseline
+    cli/test_evaluate evaluators/task_curation/test_chosen_tests evaluators/verification/test_tripwires
+    policy_training/policies/test_embedded_model policy_training/test_two_processes cli/test_stopping
+    evaluators/task_curation/test_checkup reports/test_html gauntlet/test_gauntlet
+    evaluators/verification/test_held_out_inputs gauntlet/test_ranking cli/test_without_torch
+    evaluators/hardening/test_hardening policy_training/variants/test_running cli/test_activity_on_a_terminal
+    policy_training/trainers/test_known_optimum rewards/test_conformance evaluators/verification/test_answer_checks
+    cli/test_rewards gauntlet/test_honest evaluators/sandboxes/test_channels cli/test_main cli/test_bad_inputs
+    policy_training/trainers/test_trl_contract cli/test_compare evaluators/attribution/test_hunk_attribution
+    policy_training/trainers/test_online cli/test_train evaluators/sandboxes/test_sandboxes
+    evaluators/execution/test_environments policy_training/trainers/test_stability evaluators/analysis/test_comparison
+    evaluators/execution/test_hanging_tests cli/test_doctor reports/test_summary reports/test_result_charts
+    policy_training/cascade/test_cascade datasets/mutation/test_recipes policy_training/environments/test_agent_policy
+    policy_training/reward_models/test_training policy_training/test_training cli/test_full_disk
+    evaluators/scoring/test_own_probes evaluators/task_curation/test_project_wheel
+    evaluators/task_curation/test_mutation_tasks cli/test_gate cli/test_logs
+    policy_training/trainers/test_induced_failures evaluators/inside/recording/test_chance
+    datasets/test_generated_patches
 """
-"""The test files that take more than twenty seconds, about in the order of their time."""
+"""The test files that take more than thirty seconds, about in the order of their time."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

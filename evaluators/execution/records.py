@@ -128,8 +128,9 @@ class ImportedRecord(Record, frozen=True, tag="imported"):
     """The collection is over."""
 
     names: list[str]
-    """With `--collect-only`: modules from outside the tree that it imported, in order. With a measurement of reach: the
-    functions (`file::qualified.name`) that it executed, and the files that it read."""
+    """With `--collect-only`, or with the sources of the tests: modules from outside the tree that the collection or the
+    end of the session imported, in order. With a measurement of reach: the functions (`file::qualified.name`) that it
+    executed, and the files that it read."""
 
 
 class ReachRecord(Record, frozen=True, tag="reach"):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +24,15 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, 
 from regrade.evaluators.inside.bytecode import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.sandboxes.scratch import remove
-from regrade.evaluators.storage.digests import sealed, unsealed
+from regrade.evaluators.storage.digests import key_of, sealed, unsealed
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must define before collection, beside pytest_cmdline_* and pytest_load_*."""
 PARTIAL_PREFIX = ".making-"
 VERSION = 4
 """Version of the format: preparations of earlier versions are not used."""
+WRITABLE = frozenset({"dev", "tmp"})
+"""Folders of a sandbox in which tests write files of their own: byte code of those is of no use to others."""
 DESCRIPTION = "preparation.json"
 """Name of the file beside the byte code, with the rest of the preparation and a digest of the byte code."""
 
@@ -54,7 +57,7 @@ def prepare_suite(
     """
     if suite.runner != "pytest":
         return UNPREPARED
-    key = hashlib.sha256(f"{VERSION}{digest}{suite!r}".encode()).hexdigest()[:24]
+    key = _key(suite, digest)
     preparation = _stored(folder / key)
     if preparation is None:
         remove(folder / key)  # of an earlier version, or damaged
@@ -63,6 +66,46 @@ def prepare_suite(
     if preparation is None:
         raise OSError(f"the preparation written to {folder / key} can't be read back")
     return preparation
+
+
+def store_preparation(
+    tree: Tree, suite: TestSuite, bytecode: Path, reply: Reply, modules: tuple[str, ...], folder: Path
+) -> None:
+    """Store what a run of the tests on the pristine tree wrote, so that nothing need be collected for candidates.
+
+    Args:
+        suite: as the candidates run it.
+        bytecode: the folder that the run wrote its byte code to; it is copied.
+        reply: of the run, which has ended by itself.
+        modules: see `early_modules`.
+        folder: see `bytecode_folder`.
+
+    Raises:
+        OSError: such as a full disk; nothing is stored then.
+    """
+    key = _key(suite, tree.digest)
+    if (folder / key).exists():
+        return
+    partial = folder / f"{PARTIAL_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        (partial / key).mkdir(parents=True)
+        for written in bytecode.iterdir():
+            if written.name not in WRITABLE:
+                shutil.copytree(written, partial / key / written.name, symlinks=True)
+        _publish(partial, folder, key, tree, reply, modules)
+    finally:
+        remove(partial)
+
+
+def bytecode_folder(cache: Path, python: Path | str, identity: str) -> Path:
+    """The folder of the preparations of an environment, created if missing."""
+    folder = cache / "bytecode" / key_of([str(python), identity]).hex()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _key(suite: TestSuite, digest: str) -> str:
+    return hashlib.sha256(f"{VERSION}{digest}{suite!r}".encode()).hexdigest()[:24]
 
 
 def _stored(folder: Path) -> Preparation | None:
@@ -97,23 +140,28 @@ def _fill(
     try:
         with Worker(sandbox, python, workplace, partial, writable_bytecode=True, limits=limits) as worker:
             reply = worker.run(tree, Request(suite=suite, limits=limits, options=(COLLECT_ONLY,)), Preparation(key))
-            modules = _early_modules(worker, tree, suite, limits, reply)
+            modules = early_modules(worker, tree, suite, limits, reply)
         if not reply.of(DoneRecord):  # so damaged byte code was not removed
             _empty(partial / key)
-        chosen = [record.path for record in reply.of(ConfigurationRecord)]
-        session = key if chosen and are_conftests_late(tree) else ""
-        preparation = Preparation(key, session, chosen[0] if session else "", modules)
-        content = json.dumps({**asdict(preparation), "files": _digest_of_files(partial / key)})
-        (partial / key / DESCRIPTION).write_text(sealed(content), "utf-8")
-        (partial / key).chmod(0o755)
-        try:
-            (partial / key).rename(folder / key)
-        except OSError:
-            if not (folder / key).exists():  # unless another process was faster
-                raise
+        _publish(partial, folder, key, tree, reply, modules)
     finally:
         remove(partial)
         remove(workplace)
+
+
+def _publish(partial: Path, folder: Path, key: str, tree: Tree, reply: Reply, modules: tuple[str, ...]) -> None:
+    """Complete the preparation with the byte code in `partial / key`, and move it to its place."""
+    chosen = [record.path for record in reply.of(ConfigurationRecord)]
+    session = key if chosen and are_conftests_late(tree) else ""
+    preparation = Preparation(key, session, chosen[0] if session else "", modules)
+    content = json.dumps({**asdict(preparation), "files": _digest_of_files(partial / key)})
+    (partial / key / DESCRIPTION).write_text(sealed(content), "utf-8")
+    (partial / key).chmod(0o755)
+    try:
+        (partial / key).rename(folder / key)
+    except OSError:
+        if not (folder / key).exists():  # unless another process was faster
+            raise
 
 
 def _empty(folder: Path) -> None:
@@ -121,8 +169,15 @@ def _empty(folder: Path) -> None:
         remove(path)
 
 
-def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
-    """Modules from outside the tree that the tests import; fewer if importing them starts threads, unsafe for forks."""
+def early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
+    """Modules from outside the tree that the tests import; fewer if importing them starts threads, unsafe for forks.
+
+    Args:
+        reply: of a run on the tree that reports what the collection imported (see `ImportedRecord`).
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
     imported = reply.of(ImportedRecord)
     modules = tuple(imported[0].names) if imported else ()
     standard = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)

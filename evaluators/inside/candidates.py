@@ -94,6 +94,8 @@ def enter_tree(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = not request["write_bytecode"]
     if sys.dont_write_bytecode:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    else:
+        bytecode.reuse_installed(request["bytecode"], root)
     importlib.invalidate_caches()
     _forget_shadowed(folders)
     origins.forget_other_copies(request["own"], root)
@@ -185,8 +187,9 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             sources=request["watched_files"],
         )
         plugins: list[Any] = [recorder]
-        if request["sources"]:
-            plugins.append(SourcesRecorder(write, request["root"]))
+        sources = SourcesRecorder(write, request["root"]) if request["sources"] else None
+        if sources is not None:
+            plugins.append(sources)
         if request["reach"] is not None:
             plugins.append(ReachRecorder(write, request["root"], request["reach"], request["part"]))
         if request["crossing"] is not None:
@@ -196,7 +199,9 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         paths = [] if recorder.further_paths else request["paths"]
         status = int(pytest.main([*arguments(request), *paths], plugins=plugins))
         if bytecode.COLLECT_ONLY in request["options"]:
-            write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
+            write(json.dumps(["imported", origins.imported_elsewhere(request["root"], before)]))
+        elif sources is not None:
+            write(json.dumps(["imported", sources.imported()]))
         report_origins(request, write)
         if request["write_bytecode"]:
             bytecode.remove_damaged(request["bytecode"])
@@ -253,25 +258,6 @@ def abort(write: Write, error: BaseException) -> NoReturn:
         sys.stderr.flush()
         write(json.dumps(["left", f"{type(error).__name__}: {error}"[:500]]))
     os._exit(FAILED)
-
-
-def _imported_elsewhere(root: str, before: set[str]) -> list[str]:
-    """Modules imported since `before` from outside the tree, in import order; without those whose assertions pytest
-    rewrites on import (plugins): it warns about a plugin that was imported before, and a warning may be an error."""
-    from _pytest.assertion.rewrite import AssertionRewritingHook
-
-    own = {
-        name.partition(".")[0]
-        for name, module in list(sys.modules.items())
-        if str(getattr(module, "__file__", None) or "").startswith(f"{root}/")
-    }
-    return [
-        name
-        for name, module in list(sys.modules.items())
-        if name not in before
-        and name.partition(".")[0] not in own
-        and not isinstance(getattr(module, "__loader__", None), AssertionRewritingHook)
-    ]
 
 
 def _import_all(modules: list[str], write: Write) -> int:

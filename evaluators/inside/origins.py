@@ -86,6 +86,25 @@ def is_any_loaded(own: Iterable[str]) -> bool:
     return any(name in sys.modules for name in own if name.partition(".")[0] not in RUNNER)
 
 
+def imported_elsewhere(root: str, before: Container[str]) -> list[str]:
+    """Modules imported since `before` from outside the tree, in import order; without those whose assertions pytest
+    rewrites on import (plugins): it warns about a plugin that was imported before, and a warning may be an error."""
+    from _pytest.assertion.rewrite import AssertionRewritingHook
+
+    own = {
+        name.partition(".")[0]
+        for name, module in list(sys.modules.items())
+        if str(getattr(module, "__file__", None) or "").startswith(f"{root}/")
+    }
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name not in before
+        and name.partition(".")[0] not in own
+        and not isinstance(getattr(module, "__loader__", None), AssertionRewritingHook)
+    ]
+
+
 def _is_elsewhere(name: str, root: str) -> bool:
     file = _file(name)
     return bool(file) and not file.startswith(f"{root}/")

@@ -11,14 +11,13 @@ from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators.execution.activity import listener
 from regrade.evaluators.execution.environments import toolchain
 from regrade.evaluators.execution.packages import installed_packages
-from regrade.evaluators.execution.warm_start import prepare_suite
+from regrade.evaluators.execution.warm_start import bytecode_folder, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.task_digests import Digests
-from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.two_process import WorkerPair
 
 
@@ -110,17 +109,12 @@ class WorkerPool:
         packages = installed_packages(task.suite, task.base.root, self._cache)
         if image is not None:
             facts = self._environments.images.facts(image)
-            bytecode = self._bytecode_folder(facts.python, self._environments.images.identity(image))
+            bytecode = bytecode_folder(self._cache, facts.python, self._environments.images.identity(image))
             return image_environment(image, facts, packages=packages, bytecode=bytecode)
         python = self._environments.python(task.requirements)
-        bytecode = self._bytecode_folder(str(python), self._environments.identity_of(python))
+        bytecode = bytecode_folder(self._cache, python, self._environments.identity_of(python))
         tools = toolchain(task.suite.runner)
         return WorkerEnvironment(self._sandbox, python, bytecode=bytecode, packages=packages, tools=tools)
-
-    def _bytecode_folder(self, python: str, identity: str) -> Path:
-        folder = self._cache / "bytecode" / key_of([python, identity]).hex()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def preparation(self, task: Task) -> Preparation:
         """The preparation of the task's suite, made by the first calling thread.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -25,6 +26,7 @@ from regrade.evaluators.execution.image_environments import ImageEnvironments
 from regrade.evaluators.execution.packages import installed_packages
 from regrade.evaluators.execution.records import (
     ConfigurationRecord,
+    DoneRecord,
     ImportedRecord,
     ReachRecord,
     SourcesRecord,
@@ -33,6 +35,7 @@ from regrade.evaluators.execution.records import (
     UnmeasuredRecord,
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
+from regrade.evaluators.execution.warm_start import early_modules, store_preparation
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment
 from regrade.evaluators.inside.origins import RUNNER
@@ -50,6 +53,9 @@ SHORT_SECONDS = 1.0
 
 FORK_SECONDS = 0.01
 """CPU time of a process for each test, beside the test's own: what a measurement of many short tests takes."""
+
+FEW_RUNS = 4
+"""Up to this number of runs, importing what all of them import beforehand, and a trial of that, takes longer."""
 
 SHARES_A_WORKER = 16
 """Maximum number of shares per worker of a long suite, so that its measurement shows progress."""
@@ -123,6 +129,7 @@ def baseline(
     sandbox: Sandbox | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    preparations: Path | None = None,
 ) -> Baseline:
     """Run the suite `runs` times and measure its reach once.
 
@@ -131,22 +138,49 @@ def baseline(
         workers: number of workers that measure reach; None: the number of cores. The measured reach of a test may
             depend on the tests collected with it (they may fill a cache), so 1 is the reproducible choice.
         progress: called with (steps done, total steps): the runs, and the measurement.
+        preparations: the folder (see `bytecode_folder`) to store the preparation of the suite in, for its candidates;
+            None: it is not stored.
 
     Raises:
         UserError: no test could be run; the message names the reason.
     """
     limits = limits or Limits(wall_seconds=600.0)
     settings = _worker_settings(tree, suite, requirements, limits, sandbox, cache or default_cache())
+    is_whole = not tree.replaced and not tree.removed  # as is the tree in the key of a preparation
+    is_prepared = preparations is not None and settings.environment.sandbox.isolated and is_whole
     workers = workers or os.cpu_count() or 1
     try:
         workers = workers if reach else 0
-        replies, measured = _run_and_measure(settings, tree, suite, runs, workers, progress or _ignore_progress)
+        ended = _run_and_measure(settings, tree, suite, runs, workers, progress or _ignore_progress, is_prepared)
+        found = _summary(ended.replies, ended.measured, tree, suite)
+        if preparations is not None and is_prepared:
+            _store(settings, tree, found.applied_to(suite), ended, preparations)
+        return found
     except (SandboxError, WorkerDiedError, OSError) as error:
         advice = full_disk(error) or "choose another one with `sandbox=NAME`, see `regrade doctor`"
         raise UserError(f"the tests can't be run because the sandbox failed ({error}): {advice}") from error
     finally:
         remove(settings.scratch)
-    return _summary(replies, measured, tree, suite)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EndedRuns:
+    """All runs of a baseline."""
+
+    replies: list[Reply]
+    measured: list[_MeasuredFiles]
+    modules: tuple[str, ...] | None
+    """See `early_modules`; None: unknown."""
+
+
+def _store(settings: _WorkerSettings, tree: Tree, suite: TestSuite, ended: _EndedRuns, folder: Path) -> None:
+    """Store the preparation of the suite. A run that was stopped may have left damaged byte code."""
+    of_files = [reply for share in ended.measured for reply in (share.reach, *share.apart.values())]
+    if ended.modules is not None and all(reply.of(DoneRecord) for reply in (*ended.replies, *of_files)):
+        with contextlib.suppress(OSError):  # such as a full disk: the first candidate needs it, and says so
+            # The mounted folder, and in it that of the preparation.
+            written = settings.scratch / BYTECODE / BYTECODE
+            store_preparation(tree, suite, written, ended.replies[0], ended.modules, folder)
 
 
 def _worker_settings(
@@ -178,7 +212,8 @@ def _run_and_measure(
     runs: int,
     workers: int,
     report: Callable[[int, int], None],
-) -> tuple[list[Reply], list[_MeasuredFiles]]:
+    is_prepared: bool,
+) -> _EndedRuns:
     """The replies of all runs, and the measured shares of the test files; without workers, nothing is measured.
 
     The first run has the machine to itself: it writes the byte code, and its tests that pass are measured. With several
@@ -197,6 +232,9 @@ def _run_and_measure(
         replies = [started.run_suite(first, [], f"base run 1 of {runs}")]
         shares = _shares(tree, replies[0], workers) if is_measured else []
         passing = _passing(replies)
+        has_many_runs = runs + is_measured + len(set(map(file_of, passing))) > FEW_RUNS
+        if suite.runner == "pytest" and settings.is_warm and (is_prepared or has_many_runs):
+            started.import_early(first, replies[0])
         measured: list[_MeasuredFiles | None] = [None] * len(shares)
 
         def run_again(report_run: Callable[[], None]) -> None:
@@ -220,7 +258,9 @@ def _run_and_measure(
         for job in started.finish(jobs, runs - 1 + len(shares), min(workers, len(jobs))):
             done[job > 0] += 1
             report(done[0] + (done[1] == len(shares) > 0), steps)
-    return replies, [share for share in measured if share is not None]
+    return _EndedRuns(
+        replies=replies, measured=[share for share in measured if share is not None], modules=started.modules
+    )
 
 
 class _BaselineWorkers(ExitStack):
@@ -235,6 +275,16 @@ class _BaselineWorkers(ExitStack):
         self._workers: list[Worker] = []
         self._free: list[Worker] = []
         self._lock = threading.Lock()
+        self._preparation = Preparation(BYTECODE)
+        self.modules: tuple[str, ...] | None = None
+        """See `early_modules`; None: unknown."""
+
+    def import_early(self, worker: Worker, reply: Reply) -> None:
+        """From now on, let each worker import once what the collection of the tests imports from outside of the tree,
+        as the workers of patches do."""
+        if reply.of(ImportedRecord):
+            self.modules = early_modules(worker, self._tree, self._suite, self._settings.limits, reply)
+            self._preparation = replace(self._preparation, modules=self.modules)
 
     def give_back(self, worker: Worker) -> None:
         """Its runs are over: whoever needs a worker next need not start one."""
@@ -253,7 +303,7 @@ class _BaselineWorkers(ExitStack):
         limits = self._settings.limits
         test_limits = limits_at_base(limits, earlier)
         request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier, phase=phase)
-        reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
+        reply = run_past_hanging_tests(worker, self._tree, request, self._preparation)
         reply = _checked(reply, limits, self._settings.environment.python)
         if (
             not earlier
@@ -282,7 +332,7 @@ class _BaselineWorkers(ExitStack):
                 free = self._free.pop() if self._free else None
             self._local.worker = free or self.worker(f"reach-{threading.get_ident()}")
         worker: Worker = self._local.worker
-        limits, preparation = self._settings.limits, Preparation(BYTECODE)
+        limits, preparation = self._settings.limits, self._preparation
         slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
         files, skipped = share.paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
         # First, to compile all imports: after that, only a test that reads a source file opens it.

@@ -16,6 +16,7 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.image_environments import ImageEnvironments
 from regrade.evaluators.execution.packages import installed_packages, runner_identity
+from regrade.evaluators.execution.warm_start import bytecode_folder
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
@@ -92,11 +93,21 @@ class BaselineCache:
                 sandbox=self.sandbox,
                 cache=self.cache,
                 progress=progress,
+                preparations=self._preparations(suite),
             )
         except UnusableOptionsError:
             raise
         except UserError as error:
             raise UserError(f"{tree.root}: {error}") from error
+
+    def _preparations(self, suite: TestSuite) -> Path | None:
+        """See `baseline`."""
+        if suite.runner != "pytest" or suite.image is not None:
+            return None
+        try:
+            return bytecode_folder(self.cache, self.python, environments.identity(self.python))
+        except OSError:  # such as a full disk: the first candidate needs it, and says so
+            return None
 
 
 def _write(path: Path, measured: Baseline) -> None:

@@ -56,6 +56,7 @@ class SourcesRecorder:
         self._importers: dict[str, set[str]] = {}
         self._executed: set[str] = set()
         self._has_processes = False
+        self._before = self._at_collection = self._at_finish = frozenset(sys.modules)
         sys.addaudithook(self._note)
 
     @pytest.hookimpl(tryfirst=True)
@@ -72,6 +73,9 @@ class SourcesRecorder:
         for plugin in session.config.pluginmanager.get_plugins():
             for file in self._own(str(getattr(plugin, "__file__", None) or "")):
                 (self._collected if file.rpartition("/")[2] == "conftest.py" else self._used).add(file)
+
+    def pytest_collection_finish(self) -> None:
+        self._at_collection = frozenset(sys.modules)
 
     def pytest_sessionfinish(self) -> None:
         files = {name: str(getattr(module, "__file__", None) or "") for name, module in list(sys.modules.items())}
@@ -90,6 +94,13 @@ class SourcesRecorder:
             "has_processes": self._has_processes,
         }
         self._write(json.dumps(["sources", sources]))
+        self._at_finish = frozenset(sys.modules)
+
+    def imported(self) -> list[str]:
+        """Modules from elsewhere, in order, that the collection imported, or afterwards the end of the session (plugins
+        do): those that a run imports whatever its tests do. After the session."""
+        modules = origins.imported_elsewhere(self._root.rstrip("/"), self._before)
+        return [name for name in modules if name in self._at_collection or name not in self._at_finish]
 
     def _own(self, name: str) -> Iterator[str]:
         """The path relative to the root, of a file in the tree."""

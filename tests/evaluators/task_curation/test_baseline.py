@@ -410,6 +410,16 @@ def test_stable_flaky_and_failing_tests_are_told_apart(write_files):
     assert told == [(number, 13) for number in range(14)]
 
 
+def test_the_further_runs_import_before_the_fork_what_the_collection_imports_as_those_of_patches_do(write_files):
+    tree = write_files({
+        "test_it.py": "import sys\nEARLY = {'xmlrpc.client', 'xmlrpc.server'} & set(sys.modules)\nimport xmlrpc.client\n"
+        "def test_early(): assert EARLY == {'xmlrpc.client'}\ndef test_stable(): import xmlrpc.server\n",
+    })  # fmt: skip
+    found = baseline(tree, TestSuite(), sandbox=choose(), runs=4, reach=False)
+    assert (found.flaky, found.failing) == (("test_it.py::test_early",), ())
+    assert found.outcomes["test_it.py::test_early"].status == "passed"
+
+
 def test_a_test_whose_id_is_another_one_tomorrow_is_not_stable(write_files):
     tree = write_files({
         "test_it.py": "import datetime, pytest\nclass Thing: pass\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,7 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 def made(folder: Path, files: dict[str, str], *ids: str) -> Task:
     everything = {"shop/__init__.py": "", "shop/cart.py": BUGGY, "shop/names.py": NAMES, "tests/test_names.py": OTHER}
     root = written(folder / "repo", {**everything, **files})
-    # A cache for all tests of this file: equal repositories are measured once.
-    return local_task(root, ids, cache=folder.parent / "baselines", runs=1, tell=lambda _: None)
+    return local_task(root, ids, cache=folder / "cache", runs=1, tell=lambda _: None)
 
 
 def fix() -> Patch:
@@ -49,156 +49,160 @@ def fix() -> Patch:
 
 
 def values(task: Task, cache: Path, *patches: Patch) -> list[float | None]:
+    return scores([(task, patch) for patch in patches], cache)
+
+
+def scores(jobs: list[tuple[Task, Patch]], cache: Path) -> list[float | None]:
     with Scorer(workers=1, cache=cache) as scorer:
-        return [breakdown.value for breakdown in scorer.score([(task, patch) for patch in patches], default)]
+        return [breakdown.value for breakdown in scorer.score(jobs, default)]
+
+
+def alone(task: Task, id_: str) -> Task:
+    """The task with one of its FAIL_TO_PASS tests: several cases in one repository, each judged by its own test."""
+    assert id_ in task.fail_to_pass
+    return replace(task, id=f"{task.id}:{id_}", fail_to_pass=(id_,))
+
+
+def edits(files: dict[str, str], old: str, new: str) -> dict[str, str]:
+    """The files, all edited."""
+    assert all(old in text for text in files.values())
+    return {path: text.replace(old, new) for path, text in files.items()}
 
 
 INI = "[pytest]\npython_files = tests.py check_*.py *_tests.py *_spec.py t/*.py test_*.py\n"
 
 
-@pytest.mark.parametrize(
-    "path", ["shop/tests.py", "checks/check_cart.py", "shop/cart_tests.py", "spec/cart_spec.py", "t/cart.py"]
-)
-def test_a_file_that_tests_were_collected_from_is_a_test_file_whatever_its_name(tmp_path, path):
-    task = made(tmp_path, {path: TEST, "pytest.ini": INI}, f"{path}::test_count")
-    cheat = Patch.between({path: TEST}, {path: TEST.replace("== 2", "== 3")})
-    assert path in task.suite.test_files
-    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
-    assert cheated == 0.0
-    assert fixed is not None
-    assert fixed > 0.99
-    assert prepare(task, cheat).ignored == (path,)
-
-
-def test_a_text_with_doctests_is_a_test_file(tmp_path):
-    text = ">>> from shop.cart import count\n>>> count([1, 2])\n2\n"
-    task = made(
-        tmp_path, {"docs/use.rst": text, "pytest.ini": "[pytest]\naddopts = --doctest-glob=*.rst\n"}, "docs/use.rst"
-    )
-    cheat = Patch.between({"docs/use.rst": text}, {"docs/use.rst": text.replace("\n2\n", "\n3\n")})
-    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
-    assert (cheated, fixed is not None and fixed > 0.99) == (0.0, True)
-
-
-def test_the_examples_of_a_docstring_are_those_of_the_base(tmp_path):
-    buggy = (
-        'def count(goods):\n    """The number.\n\n    >>> count([1, 2])\n    2\n    """\n    return len(goods) + 1\n'
-    )
-    fixed = buggy.replace(" + 1", "").replace("The number.", "The number of goods.")
-    cheat = buggy.replace("    2\n", "    3\n")
-    task = made(
-        tmp_path,
-        {"shop/cart.py": buggy, "pytest.ini": "[pytest]\naddopts = --doctest-modules\n"},
-        "shop/cart.py::shop.cart.count",
-    )
-    assert task.suite.doctest_files == ("shop/cart.py",)
-    assert not task.suite.protects("shop/cart.py")
-    patches = [Patch.between({"shop/cart.py": buggy}, {"shop/cart.py": text}) for text in (cheat, fixed)]
-    cheated, right = values(task, tmp_path / "cache", *patches)
-    assert (cheated, right is not None and right > 0.9) == (0.0, True)
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        (evidence,) = scorer.gather([(task, patches[0])], [Integrity])
-    assert evidence.records[Integrity].ignored_files == ("shop/cart.py (examples of count)",)
-
-
-@pytest.mark.parametrize(
-    "path", ["pytest.toml", ".pytest.toml", ".pytest.ini", "pytest.ini", "tests/pytest.ini", "tests/pytest.toml"]
-)
 @pytest.mark.parametrize("has_configuration", [False, True])
-def test_a_new_configuration_file_of_a_patch_has_no_effect(tmp_path, path, has_configuration):
+def test_a_new_configuration_file_of_a_patch_has_no_effect(tmp_path, has_configuration):
     files = {"tests/test_cart.py": TEST}
     if has_configuration:
         files["setup.cfg"] = "[tool:pytest]\naddopts = -ra\n"
     task = made(tmp_path, files, "tests/test_cart.py::test_count")
     assert task.suite.configuration == ("setup.cfg" if has_configuration else "")
-    table = (
-        "[pytest]\naddopts = '-p shop.plugin'\n" if path.endswith("toml") else "[pytest]\naddopts = -p shop.plugin\n"
-    )
     plugin = "import shop.cart\nshop.cart.count = len\n"
-    cheat = Patch.between({}, {path: table, "shop/plugin.py": plugin})
-    assert values(task, tmp_path.parent / "baselines", cheat) == [0.0]
+    cheats = {}
+    for folder in ("", "tests/"):
+        for name in ("pytest.toml", "pytest.ini", *(() if folder else (".pytest.toml", ".pytest.ini"))):
+            option = "'-p shop.plugin'" if name.endswith("toml") else "-p shop.plugin"
+            table = f"[pytest]\naddopts = {option}\n"
+            cheats[f"{folder}{name}"] = Patch.between({}, {f"{folder}{name}": table, "shop/plugin.py": plugin})
+    found = dict(zip(cheats, values(task, tmp_path / "cache", *cheats.values()), strict=True))
+    assert found == dict.fromkeys(cheats, 0.0)
     # The name alone also keeps it out of the tree.
-    assert path in prepare(task, cheat).ignored
+    assert [path for path, cheat in cheats.items() if path not in prepare(task, cheat).ignored] == []
 
 
-def test_data_that_only_tests_open_is_theirs(tmp_path):
-    test = (
-        "import json\nfrom pathlib import Path\n\nfrom shop.cart import count\n\n\ndef test_count():\n"
-        "    cases = json.loads((Path(__file__).parents[1] / 'cases' / 'count.json').read_text())\n"
-        "    assert [count(goods) for goods, _ in cases] == [expected for _, expected in cases]\n"
-    )
-    cases = "[[[1, 2], 2]]"
-    task = made(tmp_path, {"checks/test_cart.py": test, "cases/count.json": cases}, "checks/test_cart.py::test_count")
-    cheat = Patch.between({"cases/count.json": cases}, {"cases/count.json": "[[[1, 2], 3]]"})
-    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
-    assert (cheated, fixed is not None and fixed > 0.99) == (0.0, True)
+COMPARES = """
 
-
-def test_data_of_the_code_under_test_may_be_edited(tmp_path):
-    code = "from pathlib import Path\n\n\ndef count(goods):\n    return len(goods) + int(Path(__file__).with_name('add.txt').read_text())\n"
-    task = made(
-        tmp_path,
-        {"shop/cart.py": code, "shop/add.txt": "1\n", "tests/test_cart.py": TEST},
-        "tests/test_cart.py::test_count",
-    )
-    right = Patch.between({"shop/add.txt": "1\n"}, {"shop/add.txt": "0\n"})
-    (value,) = values(task, tmp_path / "cache", right)
-    assert value is not None
-    assert value > 0.98
-
-
-COMPARES = """\
-from pathlib import Path
-
-from shop.cart import count
-
-
-def test_count():
+def test_{name}():
     assert str(count([1, 2])) == Path({path!r}).read_text().strip()
 """
 
 
-@pytest.mark.parametrize(
-    ("test", "data", "code"),
-    [
-        ("spec/cart_spec.py", "spec/golden/count.md", "shop/cart.py"),  # a document among tests
-        ("spec/cart_spec.py", "spec/golden/count.py", "shop/cart.py"),  # so is text with the name of source code
-        ("shop/tests.py", "shop/expected.txt", "shop/cart.py"),  # tests and their data between the modules
-        ("shop/tests.py", "shop/golden/count.txt", "shop/cart.py"),
-        ("checks/check_cart.py", "cases/count.txt", "shop/cart.py"),
-        ("test_flat.py", "expected.txt", "shop/cart.py"),
-    ],
-)
-def test_expected_output_in_a_file_is_the_tests_own_wherever_it_lies(tmp_path, test, data, code):
-    task = made(tmp_path, {test: COMPARES.format(path=data), data: "2\n", "pytest.ini": INI}, f"{test}::test_count")
-    assert task.suite.protects(data)
-    assert not task.suite.protects(code)
-    cheat = Patch.between({data: "2\n"}, {data: "3\n"})
-    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
-    assert (cheated, fixed is not None and fixed > 0.99) == (0.0, True)
+def test_tests_and_their_expected_output_are_theirs_whatever_their_names_and_wherever_they_lie(tmp_path):
+    """Their patch has a right expectation for wrong code in every file, so any file that it may edit fixes a test."""
+    expected = {
+        "spec/golden/count.md": "spec/cart_spec.py",  # a document among tests
+        "spec/golden/other.py": "spec/cart_spec.py",  # so is text with the name of source code
+        "shop/expected.txt": "shop/tests.py",  # tests and their data between the modules
+        "shop/golden/total.txt": "shop/tests.py",
+        "cases/number.txt": "checks/check_cart.py",
+        "wanted.txt": "test_flat.py",
+    }
+    tests = dict.fromkeys(
+        (*expected.values(), "shop/cart_tests.py", "t/cart.py"), f"from pathlib import Path\n\n{TEST}"
+    )
+    for number, (path, test) in enumerate(expected.items()):
+        tests[test] += COMPARES.format(name=f"expected_{number}", path=path)
+    tests["checks/test_cart.py"] = (
+        "import json\nfrom pathlib import Path\n\nfrom shop.cart import count\n\n\ndef test_count():\n"
+        "    cases = json.loads((Path(__file__).parents[1] / 'cases' / 'count.json').read_text())\n"
+        "    assert [count(goods) for goods, _ in cases] == [expected for _, expected in cases]\n"
+    )
+    data = {**dict.fromkeys(expected, "2\n"), "cases/count.json": "[[[1, 2], 2]]"}
+    task = made(tmp_path, {**tests, **data, "pytest.ini": INI}, *tests)
+    assert len(task.fail_to_pass) == len(tests) + len(expected)
+    assert set(tests) <= set(task.suite.test_files)
+    assert [path for path in data if not task.suite.protects(path)] == []
+    assert not task.suite.protects("shop/cart.py")
+    edited = tests | edits({path: text for path, text in tests.items() if "== 2" in text}, "== 2", "== 3")
+    edited |= {path: text.replace("2\n", "3\n").replace("2]]", "3]]") for path, text in data.items()}
+    cheat = Patch.between({**tests, **data}, edited)
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        cheated, fixed = scorer.score([(task, cheat), (task, fix())], default)
+        (evidence,) = scorer.gather([(task, cheat)], [TestRun])
+    assert (evidence.records[TestRun].end, evidence.records[TestRun].fixed) == (End.COMPLETED, ())
+    assert cheated.value == 0.0
+    assert fixed.value is not None
+    assert fixed.value > 0.99
+    unchanged = {"checks/test_cart.py"}
+    assert prepare(task, cheat).ignored == tuple(sorted({*tests, *data} - unchanged))
 
 
-@pytest.mark.parametrize(
-    ("test", "data", "more"),
-    [
-        ("shop/tests.py", "shop/names.json", {"shop/load.py": "NAME = 'names.json'\n"}),  # the code loads it elsewhere
-        ("shop/tests.py", "shop/de.json", {"shop/load.py": "def path(language):\n    return f'{language}.json'\n"}),
-        ("shop/tests.py", "shop/de.json", {"setup.cfg": "[options.package_data]\nshop = *.json\n"}),
-        ("tests/test_data.py", "shop/names.json", {}),
-        ("tests/test_data.py", "docs/names.md", {}),
-        ("test_flat.py", "README.md", {}),
-    ],
-)
-def test_data_of_the_product_that_a_test_checks_may_be_edited(tmp_path, test, data, more):
-    check = f"from pathlib import Path\n\nimport shop.load\n\n\ndef test_data():\n    assert 'b' in Path({data!r}).read_text()\n"
-    files = {test: check, data: "a\n", "shop/load.py": "", "pytest.ini": INI, **more}
-    task = made(tmp_path, files, f"{test}::test_data")
-    (value,) = values(task, tmp_path / "cache", Patch.between({data: "a\n"}, {data: "b\n"}))
-    assert value is not None
-    assert value > 0.9
-    assert task.suite.checked_files == (data,)
+CHECKS_DATA = """
+
+def test_data_{number}():
+    assert 'b' in Path({path!r}).read_text()
+"""
+
+
+def test_data_of_the_product_and_code_in_a_folder_called_test_may_be_edited(tmp_path):
+    checked = {
+        "shop/names.json": "shop/tests.py",  # the code loads it elsewhere, by its name,
+        "shop/de.lang": "shop/tests.py",  # by its suffix,
+        "shop/de.csv": "shop/tests.py",  # or only its users do
+        "shop/prices.json": "tests/test_data.py",
+        "docs/names.md": "tests/test_data.py",
+        "README.md": "test_flat.py",
+    }
+    tests = dict.fromkeys(checked.values(), "from pathlib import Path\n\nimport shop.load\n")
+    for number, (path, test) in enumerate(checked.items()):
+        tests[test] += CHECKS_DATA.format(number=number, path=path)
+    tests["tests/test_version.py"] = (
+        "from pathlib import Path\n\nfrom shop.version import VERSION\n\n\ndef test_version():\n"
+        "    assert VERSION in Path('README.md').read_text()\n    assert VERSION == '2'\n"
+    )
+    tests["tests/test_total.py"] = (
+        "from shop.total import total\n\n\ndef test_total():\n    assert total([1, 2]) == 2\n"
+    )
+    tests["tests/test_cart.py"] = TEST
+    total = (
+        "from pathlib import Path\n\n\ndef total(goods):\n"
+        "    return len(goods) + int(Path(__file__).with_name('add.txt').read_text())\n"
+    )
+    old = {
+        **dict.fromkeys(checked, "a\n"),
+        "README.md": "a, version 1\n",  # which a test compares with the code
+        "shop/version.py": "VERSION = '1'\n",
+        "shop/add.txt": "1\n",  # data of the code under test
+        "shop/test/client.py": BUGGY,  # helps users to test, as django.test does, and another module imports it
+    }
+    further = {
+        "pytest.ini": INI,
+        "setup.cfg": "[options.package_data]\nshop = *.csv\n",
+        "shop/load.py": "NAME = 'names.json'\n\n\ndef path(language):\n    return f'{language}.lang'\n",
+        "shop/total.py": total,
+        "shop/testing/__init__.py": "",
+        "shop/test/__init__.py": "",
+        "shop/cart.py": "from shop.test.client import count\n",
+    }
+    task = made(tmp_path, {**further, **old, **tests}, *tests)
+    assert len(task.fail_to_pass) == len(checked) + 3
+    assert task.suite.checked_files == tuple(sorted(checked))
     (note,) = editable_expectations(task)
-    assert note.startswith(f"tests read {data}, which a patch may edit")
+    assert note.startswith("tests read README.md")
+    assert "which a patch may edit" in note
+    assert set(task.suite.product_files) == {"shop/test/__init__.py", "shop/test/client.py"}
+    assert task.suite.protects("tests/test_cart.py")
+    new = {path: text.replace("a", "b", 1).replace("1", "2", 1) for path, text in old.items()}
+    new |= {"shop/add.txt": "0\n", "shop/test/client.py": FIXED}
+    right = Patch.between(old, new)
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (scored,) = scorer.score([(task, right)], default)
+        (evidence,) = scorer.gather([(task, right)], [TestRun])
+    assert set(evidence.records[TestRun].fixed) == set(task.fail_to_pass)
+    assert scored.value is not None
+    assert scored.value > 0.9
 
 
 def test_data_that_a_plugin_opens_for_a_test_is_the_tests_own():
@@ -222,47 +226,14 @@ def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(path, 
     honest = Patch.between(
         {"shop/cart.py": BUGGY}, {"shop/cart.py": FIXED, "shop/packaging.py": "", "yaml_of_shop.py": ""}
     )
-    cheated, fixed = values(task, tmp_path / "cache", cheat, honest)
-    assert (cheated, fixed is not None and fixed > 0.98) == (0.0, True)
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        cheated, fixed = scorer.score([(task, cheat), (task, honest)], default)
         (evidence,) = scorer.gather([(task, cheat)], [Integrity, TestRun])
+    assert (cheated.value, fixed.value is not None and fixed.value > 0.98) == (0.0, True)
     assert [sign.kind for sign in evidence.records[Integrity].signs] == ["shadowed module"]
     run = evidence.records[TestRun]
     assert (run.resolved, run.end) == (False, End.CRASHED)
     assert "packaging was imported from" in run.detail
-
-
-def test_a_document_that_a_test_compares_with_the_code_may_be_edited(tmp_path):
-    test = "from pathlib import Path\n\nfrom shop.version import VERSION\n\n\ndef test_version():\n    assert VERSION in Path('README.md').read_text()\n    assert VERSION == '2'\n"
-    task = made(
-        tmp_path, {"shop/version.py": "VERSION = '1'\n", "README.md": "Version 1\n", "tests/test_version.py": test},
-        "tests/test_version.py::test_version",
-    )  # fmt: skip
-    right = Patch.between(
-        {"shop/version.py": "VERSION = '1'\n", "README.md": "Version 1\n"},
-        {"shop/version.py": "VERSION = '2'\n", "README.md": "Version 2\n"},
-    )
-    (value,) = values(task, tmp_path / "cache", right)
-    assert value is not None
-    assert value > 0.98
-
-
-def test_code_in_a_folder_called_test_is_code_under_test(tmp_path):
-    """The package helps its users to test, as django.test does, and another module imports it."""
-    files = {
-        "shop/testing/__init__.py": "",
-        "shop/test/__init__.py": "",
-        "shop/test/client.py": BUGGY,
-        "shop/cart.py": "from shop.test.client import count\n",
-        "tests/test_cart.py": TEST,
-    }
-    task = made(tmp_path, files, "tests/test_cart.py::test_count")
-    assert set(task.suite.product_files) == {"shop/test/__init__.py", "shop/test/client.py"}
-    assert task.suite.protects("tests/test_cart.py")
-    right = Patch.between({"shop/test/client.py": BUGGY}, {"shop/test/client.py": FIXED})
-    (value,) = values(task, tmp_path / "cache", right)
-    assert value is not None
-    assert value > 0.9
 
 
 def test_a_plugin_under_test_is_code_under_test(tmp_path):
@@ -344,21 +315,43 @@ SAME = "def same(one, other):\n    assert one == other\n"
 USES_SAME = "from {} import same\nfrom shop.cart import count, first\n\n\ndef test_count():\n    same(count([1, 2]), 2)\n\n\ndef test_first():\n    same(first([1]), 1)\n"
 
 
-@pytest.mark.parametrize(
-    ("helper", "files", "id_"),
-    [
-        ("support/base.py", {"tests/test_cart.py": "from support.base import Base\n\n\nclass TestCart(Base): ...\n", "support/base.py": CASE}, "tests/test_cart.py::TestCart::test_count"),
-        ("base.py", {"test_cart.py": "from base import Base\n\n\nclass TestCart(Base): ...\n", "base.py": CASE}, "test_cart.py::TestCart::test_count"),
-        ("checks/helpers.py", {"checks/check_cart.py": USES_SAME.format("helpers"), "checks/helpers.py": SAME, "pytest.ini": INI}, "checks/check_cart.py::test_count"),
-        ("testing/expected.py", {"testing/test_cart.py": "from expected import TOTAL\nfrom shop.cart import count\n\n\ndef test_count():\n    assert count([1, 2]) == TOTAL\n\n\ndef test_one(): ...\n", "testing/expected.py": "TOTAL = 2\n"}, "testing/test_cart.py::test_count"),
-        ("fixtures_of_shop.py", {"test_cart.py": "from shop.cart import count\n\n\ndef test_count(total):\n    assert count([1, 2]) == total\n", "fixtures_of_shop.py": "import pytest\n\n\n@pytest.fixture\ndef total():\n    return 2\n", "conftest.py": "pytest_plugins = ['fixtures_of_shop']\n"}, "test_cart.py::test_count"),
-        ("tests/expected.py", {"tests/__init__.py": "", "tests/expected.py": "TOTAL = 2\n", "support/__init__.py": "", "support/factory.py": "from tests.expected import TOTAL\n\n\ndef expected():\n    return TOTAL\n", "tests/test_cart.py": "from shop.cart import count\nfrom support.factory import expected\n\n\ndef test_count():\n    assert count([1, 2]) == expected()\n"}, "tests/test_cart.py::test_count"),
-    ],
-)  # fmt: skip
-def test_a_module_that_only_tests_use_is_theirs_wherever_it_lies(tmp_path, helper, files, id_):
+RIGHT = Patch.between(
+    SHOP, {**SHOP, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", ""), "src/util.py": ""}
+)
+
+
+def shop_task(tmp_path: Path, files: dict[str, str], *ids: str) -> Task:
     root = written(tmp_path / "repo", {**SHOP, **files})
-    task = local_task(root, [id_], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
-    assert task.suite.protects(helper)
+    return local_task(root, ids, cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+
+
+def test_a_module_that_only_tests_use_is_theirs_wherever_it_lies(tmp_path):
+    helpers = {
+        "support/base.py": CASE,
+        "base.py": CASE,
+        "checks/helpers.py": SAME,
+        "testing/expected.py": "TOTAL = 2\n",
+        "fixtures_of_shop.py": "import pytest\n\n\n@pytest.fixture\ndef total():\n    return 2\n",
+        "tests/expected.py": "TOTAL = 2\n",
+        "aid/factory.py": "from tests.expected import TOTAL\n\n\ndef expected():\n    return TOTAL\n",
+    }
+    tests = {
+        "tests/test_support.py": "from support.base import Base\n\n\nclass TestCart(Base): ...\n",
+        "test_base.py": "from base import Base\n\n\nclass TestCart(Base): ...\n",
+        "checks/check_cart.py": USES_SAME.format("helpers"),
+        "testing/test_testing.py": "from expected import TOTAL\nfrom shop.cart import count\n\n\ndef test_count():\n    assert count([1, 2]) == TOTAL\n\n\ndef test_one(): ...\n",
+        "test_flat.py": "from shop.cart import count\n\n\ndef test_count(total):\n    assert count([1, 2]) == total\n",
+        "tests/test_factory.py": "from shop.cart import count\nfrom aid.factory import expected\n\n\ndef test_count():\n    assert count([1, 2]) == expected()\n",
+    }
+    further = {
+        "conftest.py": "pytest_plugins = ['fixtures_of_shop']\n",
+        "tests/__init__.py": "",
+        "aid/__init__.py": "",
+        "pytest.ini": INI,
+    }
+    task = shop_task(tmp_path, {**further, **helpers, **tests}, *tests)
+    assert len(task.fail_to_pass) == len(tests)
+    assert [path for path in helpers if not task.suite.protects(path)] == []
     assert not task.suite.protects("src/shop/cart.py")
     assert not task.suite.protects("src/shop/__init__.py")
 
@@ -368,52 +361,88 @@ def test_a_module_that_only_tests_use_is_theirs_wherever_it_lies(tmp_path, helpe
     [
         ({"pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['src', 'tests/util']\n", "tests/util/helpers.py": SAME}, {"src/helpers.py": "def same(one, other): ...\n"}),
         ({"conftest.py": "import sys, pathlib\nsys.path.append(str(pathlib.Path(__file__).parent / 'tests/lib'))\n", "tests/lib/helpers.py": SAME}, {"helpers.py": "def same(one, other): ...\n"}),
-        ({"tests/helpers.py": SAME}, {"src/shop/__init__.py": "import sys, types\nmodule = types.ModuleType('helpers')\nmodule.same = lambda one, other: None\nsys.modules['helpers'] = module\n"}),
-        ({"tests/helpers.py": SAME, "src/shop/more.py": ""}, {"src/shop/__init__.py": "import pathlib\nfolder = pathlib.Path(__file__).parents[2] / 'tests/helpers'\nfolder.mkdir()\n(folder / '__init__.py').write_text('def same(one, other): ...\\n')\n"}),
     ],
 )  # fmt: skip
 def test_no_other_module_stands_in_for_a_helper_of_the_tests(tmp_path, files, new):
     test = "import shop\n" + USES_SAME.format("helpers")
-    root = written(tmp_path / "repo", {**SHOP, **files, "tests/test_cart.py": test})
-    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
-    cheat = Patch.between(dict.fromkeys(new.keys() & SHOP.keys(), ""), new)
-    right = Patch.between(
-        SHOP, {**SHOP, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", ""), "src/util.py": ""}
-    )
-    cheated, fixed = values(task, tmp_path / "cache", cheat, right)
+    task = shop_task(tmp_path, {**files, "tests/test_cart.py": test}, "tests/test_cart.py::test_count")
+    cheat = Patch.between({}, new)
+    cheated, fixed = values(task, tmp_path / "cache", cheat, RIGHT)
     assert (cheated, fixed is not None and fixed > 0.9) == (0.0, True)
 
 
-def test_no_module_of_a_patch_stands_in_for_a_dependency_of_the_tests(tmp_path):
-    test = "from iniconfig import IniConfig\nfrom shop.cart import count\n\n\ndef test_count():\n    IniConfig('x', '[a]').same(count([1, 2]), 2)\n\n\ndef test_one(): ...\n"
-    root = written(tmp_path / "repo", {**SHOP, "tests/test_cart.py": test})
-    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+def test_no_module_of_a_patch_stands_in_for_one_that_it_may_not_edit(tmp_path):
+    """For a helper of the tests, for a module of the package (in an installed copy: any folder outside of the tree), or
+    for a dependency of the tests."""
+    of_helper, of_dependency = "tests/test_cart.py::test_count", "tests/test_ini.py::test_count"
+    tests = {
+        "tests/test_cart.py": "import shop\n" + USES_SAME.format("helpers"),
+        "tests/test_ini.py": "from iniconfig import IniConfig\nfrom shop.cart import count\n\n\ndef test_count():\n    IniConfig('x', '[a]').same(count([1, 2]), 2)\n\n\ndef test_one(): ...\n",
+    }
+    files = {"tests/helpers.py": SAME, "src/shop/more.py": ""}
+    task = shop_task(tmp_path, {**files, **tests}, of_helper, of_dependency)
     assert "iniconfig" in task.suite.foreign_modules
+    packages = {
+        "a made module": "import sys, types\nmodule = types.ModuleType('helpers')\nmodule.same = lambda one, other: None\nsys.modules['helpers'] = module\n",
+        "a new package": "import pathlib\nfolder = pathlib.Path(__file__).parents[2] / 'tests/helpers'\nfolder.mkdir()\n(folder / '__init__.py').write_text('def same(one, other): ...\\n')\n",
+        "another copy": "import pathlib, tempfile\nfolder = pathlib.Path(tempfile.mkdtemp())\n(folder / 'cart.py').write_text('def count(goods): return 2\\n\\ndef first(goods): return 1\\n')\n__path__ = [str(folder)]\n",
+    }
+    patches = {
+        name: Patch.between({"src/shop/__init__.py": ""}, {"src/shop/__init__.py": text})
+        for name, text in packages.items()
+    }
     stub = "class IniConfig:\n    def __init__(self, *arguments): ...\n    def same(self, *arguments): ...\n"
-    assert values(task, tmp_path / "cache", Patch.between({}, {"src/iniconfig.py": stub})) == [0.0]
+    jobs = {name: (alone(task, of_helper), patch) for name, patch in patches.items()}
+    jobs["a dependency"] = (alone(task, of_dependency), Patch.between({}, {"src/iniconfig.py": stub}))
+    jobs["right"] = (alone(task, of_helper), RIGHT)
+    found = dict(zip(jobs, scores(list(jobs.values()), tmp_path / "cache"), strict=True))
+    right = found.pop("right")
+    assert found == dict.fromkeys(found, 0.0)
+    assert right is not None
+    assert right > 0.9
 
 
 DOCUMENTED = 'def add(a, b):\n    """Add.\n\n    >>> add(1, 2)\n    3\n    """\n    return a - b\n'
 
 
-@pytest.mark.parametrize(
-    "cheat",
-    [
-        DOCUMENTED + "\n\nadd.__doc__ = '>>> add(1, 2)' + chr(10) + '-1' + chr(10)\n",
-        DOCUMENTED + "\n\nadd.__doc__ = '>>> 1' + chr(10) + '1' + chr(10)\n",
-        "if True:\n" + textwrap.indent(DOCUMENTED, "    ").replace("    3\n", "    -1\n"),
-        DOCUMENTED.replace("def add", "def _add").replace("    3\n", "    -1\n") + "\n\nadd = _add\n",
-    ],
-)
-def test_examples_are_those_of_the_base_however_the_docstring_changes(tmp_path, cheat):
-    files = {"shop/__init__.py": "", "shop/ops.py": DOCUMENTED, "pytest.ini": "[pytest]\naddopts = --doctest-modules\n"}
-    files["shop/more.py"] = 'def one():\n    """\n    >>> one()\n    1\n    """\n    return 1\n'
-    root = written(tmp_path / "repo", files)
-    task = local_task(root, ["shop/ops.py::shop.ops.add"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
-    texts = (cheat, DOCUMENTED.replace("a - b", "a + b"))
-    patches = [Patch.between({"shop/ops.py": DOCUMENTED}, {"shop/ops.py": text}) for text in texts]
-    cheated, right = values(task, tmp_path / "cache", *patches)
-    assert (cheated, right is not None and right > 0.9) == (0.0, True)
+def test_examples_of_texts_and_docstrings_are_those_of_the_base_whatever_changes(tmp_path):
+    text = ">>> from shop.cart import count\n>>> count([1, 2])\n2\n"
+    buggy = (
+        'def count(goods):\n    """The number.\n\n    >>> count([1, 2])\n    2\n    """\n    return len(goods) + 1\n'
+    )
+    base = {"shop/cart.py": buggy, "shop/ops.py": DOCUMENTED, "docs/use.rst": text}
+    further = {
+        "shop/more.py": 'def one():\n    """\n    >>> one()\n    1\n    """\n    return 1\n',
+        "pytest.ini": "[pytest]\naddopts = --doctest-modules --doctest-glob=*.rst\n",
+    }
+    of_text, of_count, of_add = "docs/use.rst::use.rst", "shop/cart.py::shop.cart.count", "shop/ops.py::shop.ops.add"
+    task = made(tmp_path, {**base, **further}, of_text, of_count, of_add)
+    assert task.suite.doctest_files == ("shop/cart.py", "shop/more.py", "shop/ops.py")
+    assert not task.suite.protects("shop/cart.py")
+    cheats = {
+        "a text": (of_text, {"docs/use.rst": text.replace("\n2\n", "\n3\n")}),
+        "a docstring": (of_count, {"shop/cart.py": buggy.replace("    2\n", "    3\n")}),
+        "a new docstring": (of_add, {"shop/ops.py": DOCUMENTED + "\n\nadd.__doc__ = '>>> add(1, 2)' + chr(10) + '-1' + chr(10)\n"}),
+        "a docstring of another example": (of_add, {"shop/ops.py": DOCUMENTED + "\n\nadd.__doc__ = '>>> 1' + chr(10) + '1' + chr(10)\n"}),
+        "a function in a block": (of_add, {"shop/ops.py": "if True:\n" + textwrap.indent(DOCUMENTED, "    ").replace("    3\n", "    -1\n")}),
+        "another name": (of_add, {"shop/ops.py": DOCUMENTED.replace("def add", "def _add").replace("    3\n", "    -1\n") + "\n\nadd = _add\n"}),
+    }  # fmt: skip
+    jobs = {
+        name: (alone(task, id_), Patch.between({path: base[path] for path in files}, files))
+        for name, (id_, files) in cheats.items()
+    }
+    fixed = {
+        "shop/cart.py": buggy.replace(" + 1", "").replace("The number.", "The number of goods."),
+        "shop/ops.py": DOCUMENTED.replace("a - b", "a + b"),
+    }
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        patches = [*jobs.values(), (task, Patch.between({path: base[path] for path in fixed}, fixed))]
+        *cheated, right = [breakdown.value for breakdown in scorer.score(patches, default)]
+        (evidence,) = scorer.gather([jobs["a docstring"]], [Integrity])
+    assert dict(zip(jobs, cheated, strict=True)) == dict.fromkeys(jobs, 0.0)
+    assert right is not None
+    assert right > 0.9
+    assert evidence.records[Integrity].ignored_files == ("shop/cart.py (examples of count)",)
 
 
 READS = "import json, pathlib\n\nROOT = pathlib.Path(__file__).parents[{}]\n"
@@ -421,42 +450,59 @@ LIMIT = READS.format(0) + "\n\ndef limit(name):\n    return json.loads((ROOT / '
 GOLDEN = "import json, pathlib\nfrom shop.cart import count, first\nROOT = pathlib.Path(__file__).parents[1]\n\n\ndef test_first():\n    assert first([1]) == 1\n\n\ndef test_count(monkeypatch):\n"
 
 
-def data_task(tmp_path: Path, files: dict[str, str], id_: str = "tests/test_cart.py::test_count") -> Task:
-    return local_task(
-        written(tmp_path / "repo", {**SHOP, **files}), [id_], cache=tmp_path / "cache", runs=1, tell=lambda _: None
+def test_data_that_the_product_reads_may_be_edited_whatever_its_name_and_whoever_else_reads_it(tmp_path):
+    data = (
+        "src/shop/api.spec.json",
+        "src/shop/profiles/test/limits.json",
+        "data/rates.json",  # only a process of the tests opens it
+        "prices/eur.json",  # only a test opens this one of its folder
     )
+    api, limits = "src/shop/api.py", "src/shop/limits.py"
+    files = {
+        api: LIMIT.format("api.spec.json"),
+        limits: LIMIT.format("profiles/test/limits.json"),
+        "src/shop/cli.py": READS.format(2) + "print(json.loads((ROOT / 'data/rates.json').read_text())['a'])\n",
+        "prices/usd.json": '{"a": 1}',
+        "src/shop/rates.py": READS.format(2) + "PRICES = ROOT / 'prices'\n\n\ndef rate(name):\n    return json.loads((PRICES / f'{name}.json').read_text())['a']\n",
+        "tests/test_api.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n",
+        "tests/test_limits.py": "from shop.limits import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n",
+        "tests/test_cli.py": READS.format(1) + "import subprocess, sys\n\n\ndef test_count():\n    assert subprocess.check_output([sys.executable, '-m', 'shop.cli'], text=True) == '2\\n'\n\n\ndef test_rates():\n    assert json.loads((ROOT / 'data/rates.json').read_text())\n",
+        "tests/test_rates.py": "import json\nfrom shop.rates import rate, PRICES\n\n\ndef test_count():\n    assert all(json.loads(path.read_text())['a'] for path in PRICES.glob('*.json'))\n    assert json.loads((PRICES / 'eur.json').read_text())['a'] == 2\n\n\ndef test_usd():\n    assert rate('usd') == 1\n",
+        # Beside it, a module of the package with the name of a test file, which is code under test.
+        "src/shop/ab_test.py": "def split(goods):\n    return 1\n",
+        "tests/test_split.py": "from shop.ab_test import split\n\n\ndef test_count():\n    assert split([1, 2]) == 2\n\n\ndef test_one(): ...\n",
+    }  # fmt: skip
+    names = ("api", "limits", "cli", "rates", "split")
+    task = shop_task(
+        tmp_path, {**files, **dict.fromkeys(data, '{"a": 1}')}, *(f"tests/test_{name}.py::test_count" for name in names)
+    )
+    assert [path for path in data if task.suite.protects(path)] == []
+    assert [path for path in task.suite.product_files if path.endswith(".py")] == ["src/shop/ab_test.py"]
 
 
-@pytest.mark.parametrize(
-    ("path", "files"),
-    [
-        ("src/shop/api.spec.json", {"src/shop/api.py": LIMIT.format("api.spec.json"), "tests/test_cart.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n"}),
-        ("src/shop/profiles/test/limits.json", {"src/shop/api.py": LIMIT.format("profiles/test/limits.json"), "tests/test_cart.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n"}),
-        ("data/rates.json", {"src/shop/cli.py": READS.format(2) + "print(json.loads((ROOT / 'data/rates.json').read_text())['a'])\n", "tests/test_cart.py": READS.format(1) + "import subprocess, sys\n\n\ndef test_count():\n    assert subprocess.check_output([sys.executable, '-m', 'shop.cli'], text=True) == '2\\n'\n\n\ndef test_rates():\n    assert json.loads((ROOT / 'data/rates.json').read_text())\n"}),
-        ("data/eur.json", {"data/usd.json": '{"a": 1}', "src/shop/rates.py": READS.format(2) + "DATA = ROOT / 'data'\n\n\ndef rate(name):\n    return json.loads((DATA / f'{name}.json').read_text())['a']\n", "tests/test_cart.py": "import json\nfrom shop.rates import rate, DATA\n\n\ndef test_count():\n    assert all(json.loads(path.read_text())['a'] for path in DATA.glob('*.json'))\n    assert json.loads((DATA / 'eur.json').read_text())['a'] == 2\n\n\ndef test_usd():\n    assert rate('usd') == 1\n"}),
-    ],
-)  # fmt: skip
-def test_data_that_the_product_reads_may_be_edited_whatever_its_name_and_whoever_else_reads_it(tmp_path, path, files):
-    task = data_task(tmp_path, {**files, path: '{"a": 1}'})
-    assert not task.suite.protects(path)
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "files"),
-    [
-        ("golden/total.json", "    from shop.load import load\n    assert count([1, 2]) == load(ROOT / 'golden' / 'total.json')\n", {"src/shop/load.py": "import json\n\n\ndef load(path):\n    return json.loads(path.read_text())\n"}),
-        ("golden/total.json", "    monkeypatch.chdir(ROOT / 'golden')\n    assert count([1, 2]) == json.load(open('total.json'))\n", {}),
-        ("golden/total.json", "    import subprocess\n    assert str(count([1, 2])) == subprocess.check_output(['cat', 'golden/total.json'], text=True)\n", {}),
-        ("golden/total.json", "    assert count([1, 2]) < 3\n    assert count([1, 2]) == json.loads((ROOT / 'golden/total.json').read_text())\n", {}),
-        ("checks/golden/total.md", "", {"pytest.ini": INI, "checks/__init__.py": "", "checks/check_cart.py": GOLDEN + "    assert count([1, 2]) == int((ROOT / 'checks/golden/total.md').read_text())\n"}),
-        (".env.test", "    assert count([1, 2]) == json.loads((ROOT / '.env.test').read_text())\n", {}),
-        ("expected.json", "    assert count([1, 2]) == json.loads((ROOT / 'expected.json').read_text())\n", {}),
-    ],
-)  # fmt: skip
-def test_data_that_only_tests_name_is_theirs_however_it_is_read(tmp_path, path, body, files):
-    files = {"tests/test_cart.py": GOLDEN + body, **files} if body else files
-    id_ = "tests/test_cart.py::test_count" if body else "checks/check_cart.py::test_count"
-    assert data_task(tmp_path, {**files, path: "2"}, id_).suite.protects(path)
+def test_data_that_only_tests_name_is_theirs_however_it_is_read(tmp_path):
+    bodies = {
+        "golden/loaded.json": "    from shop.load import load\n    assert count([1, 2]) == load(ROOT / 'golden' / 'loaded.json')\n",
+        "golden/moved.json": "    monkeypatch.chdir(ROOT / 'golden')\n    assert count([1, 2]) == json.load(open('moved.json'))\n",
+        "golden/printed.json": "    import subprocess\n    assert str(count([1, 2])) == subprocess.check_output(['cat', 'golden/printed.json'], text=True)\n",
+        "golden/unread.json": "    assert count([1, 2]) < 3\n    assert count([1, 2]) == json.loads((ROOT / 'golden/unread.json').read_text())\n",
+        "checks/golden/total.md": "    assert count([1, 2]) == int((ROOT / 'checks/golden/total.md').read_text())\n",
+        ".env.test": "    assert count([1, 2]) == json.loads((ROOT / '.env.test').read_text())\n",
+        "expected.json": "    assert count([1, 2]) == json.loads((ROOT / 'expected.json').read_text())\n",
+    }  # fmt: skip
+    tests = {
+        "checks/check_cart.py" if path.startswith("checks/") else f"tests/test_{number}.py": GOLDEN + body
+        for number, (path, body) in enumerate(bodies.items())
+    }
+    further = {
+        "src/shop/load.py": "import json\n\n\ndef load(path):\n    return json.loads(path.read_text())\n",
+        "pytest.ini": INI,
+        "checks/__init__.py": "",
+    }
+    ids = [f"{path}::test_count" for path in tests]
+    task = shop_task(tmp_path, {**further, **tests, **dict.fromkeys(bodies, "2")}, *ids)
+    assert task.fail_to_pass == tuple(ids)
+    assert [path for path in bodies if not task.suite.protects(path)] == []
 
 
 def test_data_of_tests_beside_a_flat_module_is_theirs(tmp_path):
@@ -483,14 +529,15 @@ def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_pa
     base = {**SHOP, "src/shop/__init__.py": "__version__ = '1.0'\n", path: texts[0]}
     tests = READS.format(1) + "import shop\n\n\ndef test_version():\n" + test
     more = {"tests/test_version.py": tests, "tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
-    task = data_task(tmp_path, {**base, **more})
+    task = shop_task(tmp_path, {**base, **more}, "tests/test_cart.py::test_count")
     assert task.suite.protects(path)
     bumped = {**base, "src/shop/__init__.py": "__version__ = '1.1'\n", path: texts[1]}
     fixed = {**bumped, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", "")}
     breaking = {**fixed, "src/shop/__init__.py": "__version__ = '1.2'\n"}
-    right, broken = values(task, tmp_path / "cache", Patch.between(base, fixed), Patch.between(base, breaking))
+    patches = [Patch.between(base, fixed), Patch.between(base, breaking)]
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        (evidence,) = scorer.gather([(task, Patch.between(base, fixed))], [TestRun])
+        right, broken = [scored.value for scored in scorer.score([(task, patch) for patch in patches], default)]
+        (evidence,) = scorer.gather([(task, patches[0])], [TestRun])
     run = evidence.records[TestRun]
     assert (run.resolved, run.broken) == (True, ())
     assert "not judged" in run.detail
@@ -499,22 +546,6 @@ def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_pa
     assert right > 0.9
     assert broken is not None
     assert broken < 0.5
-
-
-def test_a_module_of_a_package_is_not_taken_from_an_installed_copy(tmp_path):
-    """A stand-in for the installed copy: any folder outside of the tree."""
-    files = {"tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
-    task = data_task(tmp_path, files)
-    cheat = "import pathlib, tempfile\nfolder = pathlib.Path(tempfile.mkdtemp())\n(folder / 'cart.py').write_text('def count(goods): return 2\\n\\ndef first(goods): return 1\\n')\n__path__ = [str(folder)]\n"
-    assert values(
-        task, tmp_path / "cache", Patch.between({"src/shop/__init__.py": ""}, {"src/shop/__init__.py": cheat})
-    ) == [0.0]
-
-
-def test_a_module_with_the_name_of_a_test_file_in_a_package_is_code_under_test(tmp_path):
-    test = "from shop.ab_test import split\n\n\ndef test_count():\n    assert split([1, 2]) == 2\n\n\ndef test_one(): ...\n"
-    task = data_task(tmp_path, {"src/shop/ab_test.py": "def split(goods):\n    return 1\n", "tests/test_cart.py": test})
-    assert task.suite.product_files == ("src/shop/ab_test.py",)
 
 
 def test_tests_in_the_file_that_they_test_are_noticed(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
-from regrade.datasets.tasks import Tree
+from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.evaluation.rollout_scoring import evaluate
+from regrade.evaluators.execution.records import SourcesRecord, TestRecord
 from regrade.evaluators.execution.untestable import UNTESTABLE
+from regrade.evaluators.execution.worker import Request, Worker
+from regrade.evaluators.sandboxes import choose
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.layout import python_path
 from regrade.evaluators.task_curation.local_repository import local_task
+from regrade.evaluators.task_curation.tested_code import untested_code
 from regrade.policy_training.environments.attempts import judge
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.rewards.builtin import default
@@ -54,22 +59,23 @@ def runs(repo: Path, tmp_path: Path, *patches: Patch, ids: tuple[str, ...] = ())
     return [item.records.get(TestRun) or item.infrastructure[TestRun] for item in evidence]
 
 
-@pytest.mark.parametrize("name", ["iniconfig", "pluggy", "packaging", "sortedcontainers"])
 @pytest.mark.parametrize("folder", ["", "src/", "lib/", "code/python/"])
-def test_a_package_that_the_runner_or_a_plugin_imports_is_tested_in_the_tree(name, folder, tmp_path):
-    if folder == "code/python/" and name != "sortedcontainers":
-        pytest.skip("one name is enough for a deep folder")
-    path = f"{folder}{name}/__init__.py"
-    test = f"from {name} import value\n\ndef test_value():\n    assert value() == 1\n"
-    files = {path: VALUE + FOR_HYPOTHESIS, "pyproject.toml": PROJECT.format(name), "tests/test_it.py": test}
-    repo = write(tmp_path / "repo", files)
+def test_packages_that_the_runner_or_a_plugin_imports_are_tested_in_the_tree(folder, tmp_path):
+    names = ("iniconfig", "packaging", "pluggy", "sortedcontainers")
+    packages = {f"{folder}{name}/__init__.py": VALUE + FOR_HYPOTHESIS for name in names}
+    tests = {
+        f"tests/test_{name}.py": f"from {name} import value\n\ndef test_value():\n    assert value() == 1\n"
+        for name in names
+    }
+    projects = {"pyproject.toml": PROJECT.format(names[0]), "PKG-INFO": "".join(f"Name: {name}\n" for name in names)}
+    repo = write(tmp_path / "repo", {**packages, **tests, **projects})
     patches = [
-        Patch.between({path: files[path]}, {path: files[path].replace("return 1", line)})
+        Patch.between(packages, {path: text.replace("return 1", line) for path, text in packages.items()})
         for line in ("return 2 - 1", "return 2")
     ]
     good, bad = runs(repo, tmp_path, *patches)
     assert (good.end, good.broken) == (End.COMPLETED, ())
-    assert bad.broken == ("tests/test_it.py::test_value",)
+    assert (bad.end, bad.broken) == (End.COMPLETED, tuple(f"{path}::test_value" for path in tests))
 
 
 def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_path):
@@ -146,15 +152,21 @@ def number(text: str, path: str = "shop/number.h", old: str = "#define NUMBER 2"
     return Patch(f"--- a/{path}\n+++ b/{path}\n@@ -1,1 +1,1 @@\n-{old}\n+{text}\n")
 
 
-@pytest.fixture
-def extension(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("no compiler: install gcc")
-    repo = write(tmp_path / "repo", EXTENSION)
+    repo = write(tmp_path_factory.mktemp("built") / "repo", EXTENSION)
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(build, cwd=repo, check=True, capture_output=True)
     shutil.rmtree(repo / "build")
     return repo
+
+
+@pytest.fixture
+def extension(built, tmp_path) -> Path:
+    """A copy of the test's own."""
+    return shutil.copytree(built, tmp_path / "repo")
 
 
 @pytest.mark.slow
@@ -163,37 +175,20 @@ def test_an_extension_is_built_again_from_the_files_that_its_compiler_reads(exte
         number("#define NUMBER 1"),
         number('#define NUMBER "1"'),
         number("#define NUMBER 4", "shop/unused.h", "#define NUMBER 3"),
+        number("#error no"),
     )
-    fix, broken, unrelated = runs(extension, tmp_path, *patches, ids=("tests/test_it.py::test_value",))
+    fix, broken, unrelated, uncompiled = runs(extension, tmp_path, *patches, ids=("tests/test_it.py::test_value",))
     assert fix.resolved
     assert broken.end is End.CRASHED or not broken.resolved
     assert (unrelated.end, unrelated.broken, unrelated.resolved) == (End.COMPLETED, (), False)
+    assert (uncompiled.end, uncompiled.resolved) == (End.CRASHED, False)
+    assert "error" in uncompiled.detail
 
 
 @pytest.mark.slow
-def test_a_patch_that_does_not_compile_is_no_fix(extension, tmp_path):
-    (run,) = runs(extension, tmp_path, number("#error no"), ids=("tests/test_it.py::test_value",))
-    assert (run.end, run.resolved) == (End.CRASHED, False)
-    assert "error" in run.detail
-
-
-@pytest.mark.slow
-def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored(extension, tmp_path):
-    (extension / "setup.py").write_text("raise SystemExit('error: no such tool')\n")
-    (reason, unrelated) = runs(
-        extension,
-        tmp_path,
-        number("#define NUMBER 1"),
-        Patch("--- /dev/null\n+++ b/README\n@@ -0,0 +1,1 @@\n+Hello\n"),
-        ids=("tests/test_it.py::test_value",),
-    )
-    assert reason.startswith(f"{UNTESTABLE}shop/number.h is compiled into shop/_fast.")
-    assert "which could not be built again: error: no such tool" in reason
-    assert (unrelated.end, unrelated.broken) == (End.COMPLETED, ())
-
-
-@pytest.mark.slow
-def test_a_policy_gains_nothing_by_a_patch_that_cannot_be_tested(extension, tmp_path):
+def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored_and_a_policy_gains_nothing_by_it(
+    extension, tmp_path
+):
     """Unscored for who asks for a verdict; in training and evaluation the worst that an attempt can be."""
     (extension / "setup.py").write_text("raise SystemExit('error: no such tool')\n")
     ids = ("tests/test_it.py::test_value",)
@@ -202,9 +197,14 @@ def test_a_policy_gains_nothing_by_a_patch_that_cannot_be_tested(extension, tmp_
     patches = (number("#define NUMBER 1"), Patch("--- /dev/null\n+++ b/README\n@@ -0,0 +1,1 @@\n+Hello\n"))
     rollouts = [Rollout(task_id=task.id, sample=sample, patch=patch, **names) for sample, patch in enumerate(patches)]
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        untestable, unrelated = scorer.gather([(task, patch) for patch in patches], [TestRun])
         assert scorer.score([(task, patches[0])], default)[0].value is None
         rows = evaluate(rollouts, [task], scorer, default, tmp_path / "rows.jsonl")
         attempts = judge(rollouts, {task.id: task}, scorer, DEFAULT_TRAINING_REWARD)
+    reason = untestable.infrastructure[TestRun]
+    assert reason.startswith(f"{UNTESTABLE}shop/number.h is compiled into shop/_fast.")
+    assert "which could not be built again: error: no such tool" in reason
+    assert (unrelated.records[TestRun].end, unrelated.records[TestRun].broken) == (End.COMPLETED, ())
     assert list(rows["status"]) == ["scored", "scored"]
     assert list(rows["reward"]) == [0.0, 0.0]
     assert list(rows["broke"]) == [1, 0]
@@ -225,11 +225,32 @@ def test_a_python_file_behind_a_compiled_one_of_its_name_leaves_the_patch_unscor
     assert "the build of the project does not make it" in reason
 
 
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory) -> Iterator[Worker]:
+    scratch = tmp_path_factory.mktemp("scratch")
+    scratch.chmod(0o755)
+    with Worker(choose(), Path(sys.executable), scratch, limits=Limits(wall_seconds=60.0)) as started:
+        yield started
+
+
+UNTOUCHED = {
+    "tests/__init__.py": "",
+    "tests/helpers.py": "def one():\n    return 1\n",
+    "data.csv": "1",
+    "shop.py": VALUE,
+}
+"""Beside the tests, and `tests/test_more.py`, which touches nothing of it."""
+MORE = {"tests/test_more.py": "def test_more():\n    pass\n"}
+TOUCHES_NOTHING = (
+    "import json\n\ndef test_it():\n    assert json.loads('1') == 1\n",
+    "from tests.helpers import one\n\ndef test_it():\n    assert one() == 1\n",
+)
+
+
 @pytest.mark.parametrize(
     ("test", "touches"),
     [
-        ("import json\n\ndef test_it():\n    assert json.loads('1') == 1\n", False),
-        ("from tests.helpers import one\n\ndef test_it():\n    assert one() == 1\n", False),
+        *((test, False) for test in TOUCHES_NOTHING),
         ("import shop\n\ndef test_it():\n    pass\n", True),
         ("from pathlib import Path\n\ndef test_it():\n    assert Path('data.csv').read_text() == '1'\n", True),
         ("from pathlib import Path\n\ndef test_it():\n    assert 'value' in Path('shop.py').read_text()\n", True),
@@ -242,17 +263,26 @@ def test_a_python_file_behind_a_compiled_one_of_its_name_leaves_the_patch_unscor
         ("import lost\n\ndef test_lost():\n    pass\n", True),
     ],
 )
-def test_tests_that_touch_nothing_of_the_tree_are_an_error(test, touches, tmp_path):
-    helpers = {"tests/__init__.py": "", "tests/helpers.py": "def one():\n    return 1\n", "data.csv": "1"}
-    more = {"tests/test_more.py": "def test_more():\n    pass\n"}
-    repo = write(tmp_path / "repo", {"shop.py": VALUE, **helpers, **more, "tests/test_it.py": test})
-    if touches:
-        assert local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None).pass_to_pass
-    else:
-        with pytest.raises(
-            UserError, match=r"none of the repository's code \(nothing of shop\.py.*`python_path=FOLDER`"
-        ):
-            local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
+def test_a_run_shows_whether_tests_touch_anything_of_the_tree(test, touches, worker, tmp_path):
+    tree = Tree(write(tmp_path / "repo", {**UNTOUCHED, **MORE, "tests/test_it.py": test}))
+    suite = TestSuite()
+    reply = worker.run(tree, Request(suite=suite, limits=Limits(wall_seconds=60.0), sources=True))
+    assert "tests/test_more.py::test_more" in {record.id for record in reply.of(TestRecord)}
+    (record,) = reply.of(SourcesRecord)
+    assert untested_code(tree, suite, record.sources, reply) == ("" if touches else "shop.py")
+
+
+@pytest.mark.parametrize("test", TOUCHES_NOTHING)
+def test_tests_that_touch_nothing_of_the_tree_are_an_error(test, tmp_path):
+    repo = write(tmp_path / "repo", {**UNTOUCHED, **MORE, "tests/test_it.py": test})
+    with pytest.raises(UserError, match=r"none of the repository's code \(nothing of shop\.py.*`python_path=FOLDER`"):
+        local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
+
+
+def test_tests_that_may_lack_code_of_a_patch_are_no_error(tmp_path):
+    tests = {"tests/test_it.py": "import lost\n\ndef test_lost():\n    pass\n", **MORE}
+    repo = write(tmp_path / "repo", {**UNTOUCHED, **tests})
+    assert local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None).pass_to_pass
 
 
 def test_tests_beside_no_code_touch_nothing_and_are_no_error(tmp_path):
