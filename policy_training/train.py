@@ -49,13 +49,15 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.training import train_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.executed_tests import KeepAttempts
 from regrade.policy_training.trainers.expert_iteration import SAMPLED, ExpertIteration
-from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
+from regrade.policy_training.trainers.online import check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.processes import (
     check_alone,
     check_unsharded,
+    count,
     from_main,
     is_main,
     share_of,
@@ -383,6 +385,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         **({} if plan.cascade is None else {"cascade": plan.cascade.to_json()}),
+        **({} if count() == 1 else {"processes": count()}),
         "save_every": plan.save_every,
         "stability": None if plan.stability is None else asdict(plan.stability),
         "probe_tasks": [task.id for task in plan.probe_tasks],

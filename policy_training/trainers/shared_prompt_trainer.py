@@ -19,6 +19,7 @@ from regrade.policy_training.policies.precision import sampler_of
 from regrade.policy_training.policies.row_batch import Completion
 from regrade.policy_training.policies.sampling import ROWS, stream
 from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
+from regrade.policy_training.trainers.executed_tests import EarlyVerdicts
 from regrade.policy_training.trainers.processes import check_alone
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
@@ -34,7 +35,7 @@ LEAST_ADVANTAGE = 1e-6
 """Smaller ones are rounding errors."""
 
 
-class SharedPrompts:
+class SharedPrompts(EarlyVerdicts):
     """Mixin: groups rows by prompt in sampling and in log-probabilities, and times the parts of a step.
 
     Args:
@@ -138,6 +139,8 @@ class SharedPrompts:
             for row, completion in zip(waiting[prompts[index]], completions, strict=False):
                 out[row] = completion.tokens
                 self._sampled[prompts[index], tuple(completion.tokens)] = completion.log_probs
+            mine = waiting[prompts[index]]
+            self._begin_verdicts(mine, [out[row] for row in mine])
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
         return out
 
