@@ -42,7 +42,7 @@ from regrade.policy_training.environments.training_reward import (
 from regrade.policy_training.policies.adapters import add_lora
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
-from regrade.policy_training.policies.models import LanguageModel, checkpoint_gradients, load_model
+from regrade.policy_training.policies.models import LanguageModel, check_memory, checkpoint_gradients, load_model
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
@@ -427,12 +427,25 @@ def _train_into(
 
 
 def _model(plan: TrainingPlan) -> LanguageModel:
+    if plan.lora_rank is None:
+        check_memory(plan.model, _share_that_learns(plan.settings))
     language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
     if plan.lora_rank is not None:
         add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
     if plan.gradient_checkpointing:
         checkpoint_gradients(language_model.model)
     return language_model
+
+
+def _share_that_learns(settings: TrainerSettings) -> float:
+    """Of the layers of the model; a reward model may be trained beside it."""
+    match settings:
+        case RewardModelSettings():
+            return 0.0
+        case ExpertIterationSettings():
+            return 1 - settings.sft.frozen
+        case _:
+            return 1 - settings.frozen
 
 
 def _guard(

@@ -91,7 +91,7 @@ class SharedPrompts(EarlyVerdicts):
     def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
         """As in TRL; for trajectories with their mask, of which RLOOTrainer knows nothing."""
         self._actions, self._sampled_at = None, self.state.global_step
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self._drop_rounding(batch["advantages"])
         if self._actions is None:
             return batch
@@ -114,7 +114,7 @@ class SharedPrompts(EarlyVerdicts):
         return rewards
 
     def _generate(self: Any, prompts: list[Any]) -> Any:
-        generated = super()._generate(prompts)  # type: ignore[misc]
+        generated = super()._generate(prompts)
         if self.trajectories is not None:
             episodes = [trajectory.tokens for trajectory in self.trajectories.latest]
             self._actions = self.trajectories.mask(self.accelerator.device)

@@ -81,7 +81,7 @@ def runs(
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
     done = subprocess.run(
-        [*command, program, job], capture_output=True, text=True, timeout=500, check=False,
+        [*command, program, job], capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     return folder, done
