@@ -163,17 +163,7 @@ def train_online(
     check_settings(settings, agent, step_rewards, len(tasks))
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     trainer_type, config = trainer_and_config(settings, len(tasks), common, agent)
-    executed = executed_tests(
-        language_model,
-        tasks,
-        scorer,
-        settings,
-        reward=reward,
-        agent=agent,
-        step_rewards=step_rewards,
-        cascade=cascade,
-        keep=keep,
-    )
+    executed = executed_tests(language_model, tasks, scorer, settings, reward, agent, step_rewards, cascade, keep)
     trainer = trainer_type(
         model=language_model.model,
         args=config,

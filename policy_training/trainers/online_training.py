@@ -33,7 +33,6 @@ def executed_tests(
     tasks: Sequence[Task],
     scorer: Scorer,
     settings: OnlineSettings | PPOSettings,
-    *,
     reward: Reward | TrainingReward,
     agent: AgentFormat | None,
     step_rewards: StepRewards | None,

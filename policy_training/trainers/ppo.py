@@ -316,17 +316,7 @@ def train_ppo(
     _check_settings(settings, language_model, agent, step_rewards)
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     config = _ppo_config(settings, _answers_per_batch(settings, len(tasks)), common, agent)
-    executed = executed_tests(
-        language_model,
-        tasks,
-        scorer,
-        settings,
-        reward=reward,
-        agent=agent,
-        step_rewards=step_rewards,
-        cascade=cascade,
-        keep=keep,
-    )
+    executed = executed_tests(language_model, tasks, scorer, settings, reward, agent, step_rewards, cascade, keep)
     trainer = PPOTrainer(
         language_model.model,
         args=config,

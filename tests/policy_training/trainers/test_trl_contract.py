@@ -125,6 +125,7 @@ READS = {
     "env_mask": Read((GRPOTrainer,), "of `rollout_func`: which tokens are actions"),
     "current_gradient_accumulation_steps": Read(ONLINE, "the normaliser of PPO's critic"),
     "eos_token_ids": Read(ONLINE, "where an answer ends"),
+    "reward_funcs": Read(ONLINE, "whose verdicts begin before TRL asks for them"),
     "reward_weights": Read(ONLINE, "the reward of an attempt"),
     "aux_loss_enabled": Read((SFTTrainer,), "whether the loss of a mixture's router is on"),
 }
