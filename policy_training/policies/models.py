@@ -158,7 +158,8 @@ def check_memory(name: str, learning: float) -> None:
     folder = _base_of_adapters(folder) or folder
     try:
         with quiet_libraries(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
+            is_local = Path(folder).is_dir() or not _hub_has(folder)
+            config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError):
         return
@@ -182,9 +183,11 @@ def free_memory() -> tuple[str, float]:
     if torch.cuda.is_available():
         return "the GPU", float(torch.cuda.mem_get_info()[0])
     free = float(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup") / file for file in ("memory.max", "memory.current"))
-    with suppress(OSError, ValueError):  # no limit is the word "max"
-        free = min(free, float(int(limit.read_text())) - float(used.read_text()))
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, KeyError):  # no limit is the word "max"
+        limit, used = (int((group / file).read_text()) for file in ("memory.max", "memory.current"))
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, float(limit - used + int(parts["file"])))  # cached files make room
     return "this machine", free
 
 
