@@ -11,6 +11,8 @@ FOLDERS := datasets rewards evaluators policy_training reports cli
 # sleep): so four run side by side. PARALLEL= runs one at a time.
 # Files in the order of tests/conftest.py, the longest first, so that no process ends alone with a long one.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
+# Those that measure this machine and the code in some minutes each, and put their figures into benchmarks/latest.json.
+BENCH ?= applying stages rescoring first_verdict impact agents threads engines reward_server cascade gpt_oss
 OUT ?=
 SEED ?=
 DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
@@ -69,9 +71,8 @@ format: $(STAMP) ## put imports and layout in order
 	@$(BIN)/ruff check --quiet --fix-only --select I,F401,UP .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## run the benchmarks one after another, but those that need arguments (argparse ends them with 2)
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; status=0; $(BIN)/python "$$script" || status=$$?; \
-	case $$status in 0) ;; 2) echo "left out: it needs arguments" ;; *) exit $$status ;; esac; done
+bench: $(STAMP) ## run the quick benchmarks one after another, an hour (choose with BENCH=name; docs/benchmarks.md has all)
+	@for name in $(BENCH); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit; done
 
 gauntlet: $(STAMP) ## play every known way to cheat, beside an honest twin, against every scorer (some minutes)
 	@PYTHONPATH=tests $(BIN)/python -m gauntlet

@@ -8,6 +8,7 @@ in the variance within groups, and in how many of them it decides.
 
     python benchmarks/what_rewards_teach.py --out runs/variants             # an hour of two cores, two processes:
     for i in 1 2; do OMP_NUM_THREADS=1 python benchmarks/what_rewards_teach.py --out runs/variants & done; wait
+    python benchmarks/what_rewards_teach.py --out runs/short --short        # half the sizes: half an hour
     python benchmarks/what_rewards_teach.py --out runs/variants --report    # the tables of what is done
     python benchmarks/what_rewards_teach.py --out runs/variants --list      # what is done, and how long it took
     python benchmarks/what_rewards_teach.py --out runs/quick --quick        # every part; the figures are noise

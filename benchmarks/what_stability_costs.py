@@ -5,8 +5,9 @@ how old attempts may become, how often they are learned from, the clip range, th
 the gate on the outcome, a held-out probe. The guard is on in all of them. Beside them stand SFT, the start, and SFT
 given equal time.
 
-    python benchmarks/what_stability_costs.py --out runs/variants            # some two hours of two cores:
+    python benchmarks/what_stability_costs.py --out runs/variants            # some two and a half hours of two cores:
     for i in 1 2; do OMP_NUM_THREADS=1 python benchmarks/what_stability_costs.py --out runs/variants & done; wait
+    python benchmarks/what_stability_costs.py --out runs/short --short       # half the sizes, 11 variants: 45 minutes
     python benchmarks/what_stability_costs.py --out runs/variants --report   # the tables of what is done
     python benchmarks/what_stability_costs.py --out runs/variants --list     # what is done, and how long it took
     python benchmarks/what_stability_costs.py --out runs/variants --plan     # which differences the sizes can detect
@@ -23,7 +24,19 @@ from dataclasses import replace
 from typing import Any
 
 from _latest import record as record_figures
-from _variants import GRPO, grpo_of, parser_of, report_note, shared_variants, sizes_of, trained_and_loaded, written
+from _variants import (
+    GRPO,
+    MORE_SFT,
+    SFT,
+    START,
+    grpo_of,
+    parser_of,
+    report_note,
+    shared_variants,
+    sizes_of,
+    trained_and_loaded,
+    written,
+)
 
 from regrade.evaluators.analysis import metrics
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
@@ -35,6 +48,10 @@ from regrade.rewards import builds, default, tests, untampered
 from regrade.rewards.builtin import quality
 
 COLUMNS = (metrics.FIX_AND_CLEAN, metrics.BREAKAGE_INCIDENCE, metrics.NO_OP_RATE)
+SHORT_NAMES = (
+    SFT, START, MORE_SFT, GRPO, "fresh", "iterations-2", "clip-none", "kl-0.1", "rloo", "reinforce", "ppo",
+)  # fmt: skip
+"""What --short runs, if --variants is not given."""
 UNCLIPPED = {"epsilon": 0.999, "epsilon_high": 1e6}
 ungated = (0.7 * tests + 0.3 * quality).only_if(builds, untampered).named("ungated")
 """The reward `default`, whose quality also counts without a fix."""
@@ -108,6 +125,8 @@ def main() -> None:
     arguments = parser_of(__doc__).parse_args()
     settings = sizes_of(arguments)
     variants = variants_of(settings)
+    if arguments.short and not arguments.variants:
+        arguments.variants = list(SHORT_NAMES)
     results = trained_and_loaded(arguments, settings, variants)
     if not results:
         return

@@ -73,18 +73,23 @@ def check(options: PreflightOptions) -> None:
     loaded = limited(load(source, split), options.limit, options.seed)
     with training_libraries("`regrade train check`"):  # they take seconds to import
         from regrade.policy_training.environments.agent_policy import AgentFormat
+        from regrade.policy_training.environments.reward_check import check_teaches
         from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
-        from regrade.policy_training.policies.models import load_model
+        from regrade.policy_training.policies.models import check_memory, check_model, load_model
         from regrade.policy_training.trainers.preflight import preflight
     from regrade.datasets.rollouts import Sampling
     from regrade.evaluators.scoring.scorer import Scorer
 
     agent = AgentFormat.of_checkpoint(Path(options.model)) if limits is None else AgentFormat(limits)
     pays = DEFAULT_TRAINING_REWARD if options.reward is None else load_training_reward(options.reward)
-    model = load_model(options.model, to_train=True)
-    chosen = measured(loaded, options.sandbox)
-    sampling = Sampling(options.temperature, options.samples)
+    check_model(options.model)
+    check_teaches(pays)  # before tests are run, and a model is loaded
     scoring = Scorer(sandbox=options.sandbox, workers=options.workers)
+    scoring.gather((), pays.reward.needs)  # fails if a probe is missing
+    check_memory(options.model, 0.0)
+    chosen = measured(loaded, options.sandbox)
+    model = load_model(options.model, to_train=True)
+    sampling = Sampling(options.temperature, options.samples)
     with scoring as scorer, activities() as report:
         checks = preflight(model, chosen, scorer, pays, sampling, agent=agent, seed=options.seed, progress=report)
     _print(checks, json=options.json)

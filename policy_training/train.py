@@ -42,20 +42,22 @@ from regrade.policy_training.environments.training_reward import (
 from regrade.policy_training.policies.adapters import add_lora
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
-from regrade.policy_training.policies.models import LanguageModel, checkpoint_gradients, load_model
+from regrade.policy_training.policies.models import LanguageModel, check_memory, checkpoint_gradients, load_model
 from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.training import train_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.executed_tests import KeepAttempts
 from regrade.policy_training.trainers.expert_iteration import SAMPLED, ExpertIteration
-from regrade.policy_training.trainers.online import KeepAttempts, check_settings, train_online
+from regrade.policy_training.trainers.online import check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.processes import (
     check_alone,
     check_unsharded,
+    count,
     from_main,
     is_main,
     share_of,
@@ -383,6 +385,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         **({} if plan.cascade is None else {"cascade": plan.cascade.to_json()}),
+        **({} if count() == 1 else {"processes": count()}),
         "save_every": plan.save_every,
         "stability": None if plan.stability is None else asdict(plan.stability),
         "probe_tasks": [task.id for task in plan.probe_tasks],
@@ -424,12 +427,25 @@ def _train_into(
 
 
 def _model(plan: TrainingPlan) -> LanguageModel:
+    if plan.lora_rank is None:
+        check_memory(plan.model, _share_that_learns(plan.settings))
     language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
     if plan.lora_rank is not None:
         add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
     if plan.gradient_checkpointing:
         checkpoint_gradients(language_model.model)
     return language_model
+
+
+def _share_that_learns(settings: TrainerSettings) -> float:
+    """Of the layers of the model; a reward model may be trained beside it."""
+    match settings:
+        case RewardModelSettings():
+            return 0.0
+        case ExpertIterationSettings():
+            return 1 - settings.sft.frozen
+        case _:
+            return 1 - settings.frozen
 
 
 def _guard(

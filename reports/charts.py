@@ -247,20 +247,23 @@ def curve(
     *,
     alarms: Sequence[float] = (),
     returns: Sequence[float] = (),
+    is_exact: bool = False,
 ) -> Markup:
     """One quantity over training steps: each step faint, the running mean on top; null is a gap.
 
     Args:
+        is_exact: it has no noise, so it is drawn as it is.
         alarms: steps with a line: the stability guard stopped them.
         returns: those of them at which training went back to earlier weights; their line is whole.
     """
     import pandas as pd
 
     raw = pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
-    smooth = raw.rolling(max(1, len(raw) // 8), min_periods=1, center=True).mean()
+    smooth = raw if is_exact else raw.rolling(max(1, len(raw) // 8), min_periods=1, center=True).mean()
     with canvas(name, f"{quantity} over training steps", width=270, height=160) as drawing:
         axes = drawing.axes
-        axes.plot(steps, raw, color=INKS[ink], alpha=0.3, linewidth=1)
+        if not is_exact:
+            axes.plot(steps, raw, color=INKS[ink], alpha=0.3, linewidth=1)
         for step in alarms:
             is_return = step in returns
             tip = drawing.tip(f"step {step:g}: {'alarm and rollback' if is_return else 'alarm'}")

@@ -22,8 +22,13 @@ FILE = "training.html"
 ALARM, ROLLBACK = "alarm/", "rolled_back_to"
 """Keys of a step that the stability guard stopped: `alarm/KIND` -> what was seen; the step that it returned to."""
 UNCHARTED = ("step", "phase", "epoch", "alarms", "rollbacks", ROLLBACK)
+EXACT = ("learning_rate", "seconds", "num_tokens")
+"""Settings and sums: a running mean would bend them."""
 MOST_SAMPLES = 40
 """Attempts on the page, from all along the training."""
+
+
+ChartGroup = tuple[str, tuple[tuple[str, Markup], ...]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class PhaseCharts:
 
     phase: str
     steps: int
-    groups: tuple[tuple[str, tuple[tuple[str, Markup], ...]], ...]
+    groups: tuple[ChartGroup, ...]
     """(what the names begin with, such as `reward`; its charts)."""
     figures: tuple[tuple[str, float], ...]
     """Logged once, such as those of a round of expert iteration, which need no chart."""
@@ -102,10 +107,18 @@ def _phase(phase: str, rows: Sequence[Mapping[str, Any]]) -> PhaseCharts:
     returns = tuple(float(row.get("step", 0)) for row in rows if row.get(ROLLBACK) is not None)
     groups: dict[str, list[tuple[str, Markup]]] = {}
     for key in (key for key in keys if len(single[key]) > 1):
-        chart = curve(f"{phase}-{key}", key, steps, numbers[key], "s3", alarms=marks, returns=returns)
+        chart = curve(
+            f"{phase}-{key}", key, steps, numbers[key], "s3", alarms=marks, returns=returns, is_exact=key in EXACT
+        )
         groups.setdefault(_group(key), []).append((key, chart))
-    of_groups = tuple((name, tuple(charts)) for name, charts in groups.items())
-    return PhaseCharts(phase, len(rows), of_groups, figures, _events(rows))
+    return PhaseCharts(phase, len(rows), _together(groups), figures, _events(rows))
+
+
+def _together(groups: Mapping[str, Sequence[tuple[str, Markup]]]) -> tuple[ChartGroup, ...]:
+    """Groups of one chart follow those that belong to no group: each would take a row of the page."""
+    several = {name: tuple(charts) for name, charts in groups.items() if name and len(charts) > 1}
+    single = [chart for name, charts in groups.items() if name not in several for chart in charts]
+    return (*((("", tuple(single)),) if single else ()), *several.items())
 
 
 def _group(key: str) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -119,10 +120,13 @@ def load_model(
             is_local = Path(folder).is_dir() or not _hub_has(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=is_local)
             config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
+            _check_tokenizer(name, tokenizer, config)
             unpacking = _unpacking(config) if to_train or where == "cpu" else {}
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local, **unpacking)
             if unpacking:  # it would save unpacked weights by the names of packed ones, which load as random ones
                 vars(model).pop("_weight_conversions", None)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error).strip().rstrip("."), 300, placeholder=" ...")
         raise UserError(
@@ -133,6 +137,58 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def check_memory(name: str, learning: float) -> None:
+    """Refuse to train a model that this machine cannot hold, before its weights are read.
+
+    A lower bound: float32 weights, and of what learns a gradient and two numbers of Adam (12 bytes a weight), without
+    what a pass needs. Embeddings do not learn (`freeze_bottom`).
+
+    Args:
+        learning: share of the layers that learns, in [0, 1].
+
+    Raises:
+        UserError: less memory is free. Nothing is raised for a model of an unknown kind: loading it says more.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = str(_embedded_folder()) if name == EMBEDDED else name
+    folder = _base_of_adapters(folder) or folder
+    try:
+        with quiet_libraries(), torch.device("meta"):
+            is_local = Path(folder).is_dir() or not _hub_has(folder)
+            config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError):
+        return
+    weights = model.num_parameters()
+    layers = weights - model.get_input_embeddings().weight.numel()
+    needed = 4 * weights + 12 * learning * layers
+    where, free = free_memory()
+    if needed > free:
+        raise UserError(
+            f"model {name!r} needs at least {needed / 1e9:.1f} GB to train ({weights / 1e6:.0f} million weights, "
+            f"{learning:.0%} of the layers learning), and {where} has {free / 1e9:.1f} GB free: train adapters "
+            "(--lora 16), freeze layers (settings.frozen), or take a smaller model or a larger machine"
+        )
+
+
+def free_memory() -> tuple[str, float]:
+    """Where a model is trained here, and the bytes that are free there."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return "the GPU", float(torch.cuda.mem_get_info()[0])
+    free = float(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, KeyError):  # no limit is the word "max"
+        limit, used = (int((group / file).read_text()) for file in ("memory.max", "memory.current"))
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, float(limit - used + int(parts["file"])))  # cached files make room
+    return "this machine", free
 
 
 def check_model(name: str) -> None:
@@ -217,6 +273,16 @@ def _hub_has(name: str) -> bool:
 
 
 _LOGIT_CHANGES = ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def _check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
+    """Raises UserError if the tokenizer has tokens for which the model has no embedding."""
+    tokens, rows = max(tokenizer.get_vocab().values(), default=-1) + 1, config.get_text_config().vocab_size
+    if tokens > rows:
+        raise UserError(
+            f"model {name!r}: its tokenizer has {tokens} tokens, and its embeddings {rows} rows, so they do not belong "
+            "together: put the tokenizer that it was trained with into its folder"
+        )
 
 
 def _check_usable(name: str, model: Any) -> None:

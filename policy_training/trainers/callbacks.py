@@ -79,9 +79,9 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         del args, control
         if self.log is not None and logs and "train_runtime" not in logs:
             numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
-            if numbers.get("step_time") and "waiting_seconds" in numbers:
-                waited = numbers["waiting_seconds"] + numbers.get("execution_seconds", 0.0)
-                numbers["waiting_share"] = waited / numbers["step_time"]
+            waits = [numbers[key] for key in ("waiting_seconds", "execution_seconds") if key in numbers]
+            if waits and numbers.get("step_time"):
+                numbers["waiting_share"] = sum(waits) / numbers["step_time"]
             self.log(state.global_step, time.monotonic() - self.began, numbers)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -36,7 +36,7 @@ from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
-from regrade.policy_training.trainers.online import episode_rates, rates
+from regrade.policy_training.trainers.executed_tests import episode_rates, rates
 from regrade.policy_training.trainers.resuming import ResumePoints
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings

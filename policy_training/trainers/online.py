@@ -3,65 +3,35 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from torch import Tensor
-from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
-from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.cascade import Cascade
-from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-from regrade.policy_training.environments.attempts import Attempt, AttemptJudge, judge
-from regrade.policy_training.environments.reward_components import numbers_of_step
-from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
-from regrade.policy_training.environments.training_reward import (
-    DEFAULT_TRAINING_REWARD,
-    TrainingReward,
-    training_reward_of,
-)
-from regrade.policy_training.policies.dialogues import MOST_THREADS
-from regrade.policy_training.policies.gpt_oss import prepare_to_train
+from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.step_rewards import StepRewards
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
 from regrade.policy_training.policies.threads import restored_threads
-from regrade.policy_training.trainers.callbacks import (
-    Budget,
-    StepLog,
-    StopAndLog,
-    common_arguments,
-    freeze_bottom,
-    rate_schedule,
-)
-from regrade.policy_training.trainers.cascade_memory import watchers
-from regrade.policy_training.trainers.generation import PLAYERS, check_generation
+from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, rate_schedule
+from regrade.policy_training.trainers.executed_tests import EarlyVerdicts, KeepAttempts
+from regrade.policy_training.trainers.generation import check_generation
+from regrade.policy_training.trainers.online_training import executed_tests, learning_from, run_to_the_end
 from regrade.policy_training.trainers.processes import check_alone, share_of
-from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints
 from regrade.policy_training.trainers.settings import ONLY_OF, AdvantageBaseline, OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
-from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
-
-KeepAttempts = Callable[[int, list[Attempt]], object]
-"""Called with the attempts of a generation and the first step that learns from them."""
-
-OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
-
 
 SUMS_OVER_A_FIXED_COUNT = ("dapo", "cispo")
 """The losses whose normaliser counts the tokens of a step, also those of rows without advantage."""
@@ -69,7 +39,7 @@ REINFORCE_LOSS = "dr_grpo"
 """A sum over an attempt's tokens, by a constant."""
 
 
-class PlainGRPOTrainer(Resumable, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
+class PlainGRPOTrainer(Resumable, EarlyVerdicts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO, which can go on after a kill, and whose ratio is exactly 1 where nothing was learned since sampling.
 
     With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
@@ -83,7 +53,7 @@ class PlainGRPOTrainer(Resumable, GuardedSteps, GRPOTrainer):  # type: ignore[mi
         return batch
 
 
-class PlainRLOOTrainer(Resumable, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
+class PlainRLOOTrainer(Resumable, EarlyVerdicts, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO, which can go on after a kill."""
 
 
@@ -152,190 +122,6 @@ class SharedPromptRLOOTrainer(Resumable, SharedPrompts, GuardedSteps, RLOOTraine
         return loss
 
 
-class ExecutedTests:
-    """A TRL reward function: applies each completion to its task, runs the tests, and returns its training value.
-
-    A trajectory is judged by its patch at the end, and pays for its steps; an answer of one turn is its patch.
-
-    If an attempt is unscored for a reason that the policy did not cause, its whole group gets None: a group with a
-    missing reward would have a shifted baseline.
-    """
-
-    __name__ = "executed_tests"
-
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        scorer: Scorer,
-        reward: TrainingReward,
-        keep: KeepAttempts | None = None,
-        *,
-        trajectories: TrajectoryBatch | None = None,
-        step_rewards: StepRewards | None = None,
-        cascade: Cascade | None = None,
-    ) -> None:
-        self.cascade = cascade
-        self._judged_by: AttemptJudge = judge if cascade is None else cascade.judge
-        self.tasks = {task.id: task for task in tasks}
-        self.prompts: dict[str, SingleTurnPrompt] = {}
-        self.scorer = scorer
-        self.reward = reward
-        self.keep = keep
-        self.trajectories = trajectories
-        self.step_rewards = step_rewards or StepRewards()
-        self._verdicts: dict[tuple[str, str, bool, bool], Future[Attempt]] = {}
-        """Of the attempts of this batch, which began as they ended."""
-        self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="regrade-verdict")
-        if trajectories is None:
-            self.prompts = {task.id: prompt_of(task) for task in tasks}
-        else:
-            trajectories.when_over = self.begin
-
-    def begin(self, rollout: Rollout) -> None:
-        """Begin to judge an attempt, beside the generation of the others; equal ones are judged once."""
-        key = _identity(rollout)
-        if key not in self._verdicts:
-            self._verdicts[key] = self._pool.submit(self._judge, rollout)
-
-    def _judge(self, rollout: Rollout) -> Attempt:
-        if self.cascade is not None:
-            return self.cascade.judge_one(rollout, self.tasks, self.scorer, self.reward)
-        (attempt,) = judge([rollout], self.tasks, self.scorer, self.reward)
-        return attempt
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def rows(self) -> list[dict[str, str]]:
-        """The rows of the trainer's data set. The environment writes the prompt of a trajectory."""
-        return [
-            {"prompt": name if self.trajectories is not None else self.prompts[name].text, "task_id": name}
-            for name in self.tasks
-        ]
-
-    def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
-        began = time.perf_counter()
-        rollouts = self._rollouts(completions, task_id)
-        attempts = self._attempts(rollouts)
-        if self.keep is not None:
-            self.keep(kwargs["trainer_state"].global_step + 1, attempts)
-        unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
-        values = [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
-        if self.trajectories is not None:
-            values = self._with_steps(rollouts, values)
-        if (log_metric := kwargs.get("log_metric")) is not None:
-            log_metric("execution_seconds", time.perf_counter() - began)
-            of_cascade = {} if self.cascade is None else self.cascade.take_numbers()
-            numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts), **of_cascade}
-            for name, number in numbers.items():
-                log_metric(name, number)
-        return values
-
-    def _components(self, attempts: list[Attempt]) -> dict[str, float]:
-        costs = None if self.trajectories is None else [rewards.total for rewards in self.trajectories.rewards]
-        return numbers_of_step(attempts, self.reward, costs)
-
-    def _attempts(self, rollouts: list[Rollout]) -> list[Attempt]:
-        if self.trajectories is None:
-            return self._judged_by(rollouts, self.tasks, self.scorer, self.reward, None)
-        verdicts, self._verdicts = self._verdicts, {}
-        attempts = [replace(verdicts[_identity(rollout)].result(), rollout=rollout) for rollout in rollouts]
-        if self.cascade is None:
-            return attempts
-        return self.cascade.settle(attempts, self.tasks, self.scorer, self.reward)
-
-    def _with_steps(self, rollouts: list[Rollout], values: list[float | None]) -> list[float | None]:
-        """The values of whole trajectories: of the outcome, and what the steps cost."""
-        assert self.trajectories is not None
-        episodes = [
-            rollout.episode
-            for rollout, value in zip(rollouts, values, strict=True)
-            if rollout.episode is not None and value is not None
-        ]
-        found = iter(self.step_rewards.of(episodes, self.tasks, self.scorer))
-        self.trajectories.rewards = [
-            EpisodeRewards() if rollout.episode is None or value is None else next(found)
-            for rollout, value in zip(rollouts, values, strict=True)
-        ]
-        return [
-            None if value is None else value + rewards.total
-            for value, rewards in zip(values, self.trajectories.rewards, strict=True)
-        ]
-
-    def _rollouts(self, completions: list[str], task_id: list[str]) -> list[Rollout]:
-        if self.trajectories is not None:
-            return [trajectory.rollout for trajectory in self.trajectories.latest]
-        return [
-            self._rollout(name, text, number)
-            for number, (name, text) in enumerate(zip(task_id, completions, strict=True))
-        ]
-
-    def _rollout(self, task_id: str, completion: str, number: int) -> Rollout:
-        from regrade.datasets.patches import Patch
-
-        patch = self.prompts[task_id].patch(completion)
-        return Rollout(
-            task_id=task_id,
-            policy="trained",
-            temperature=1.0,
-            sample=number,
-            seed=0,
-            patch=patch or Patch(""),
-            prompt=self.prompts[task_id].text,
-            completion=completion,
-            well_formed=patch is not None,
-        )
-
-
-def _identity(rollout: Rollout) -> tuple[str, str, bool, bool]:
-    """What a verdict depends on."""
-    return rollout.task_id, rollout.patch.digest, rollout.well_formed, bool(rollout.lost)
-
-
-def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Shares of the scored attempts in [0, 1]: clean fixes, breakage, no change, malformed, tampering.
-
-    And the number of attempts with each kind of tampering, as `tampering/KIND`. Empty if no attempt is scored: an
-    unscored attempt is no failure.
-    """
-    attempts = [attempt for attempt in attempts if attempt.reward is not None]
-    if not attempts:
-        return {}
-    count = len(attempts)
-    kinds = Counter(kind for attempt in attempts for kind in attempt.tampering)
-    return {
-        "fix_and_clean": sum(attempt.verified for attempt in attempts) / count,
-        "breakage": sum(attempt.broke for attempt in attempts) / count,
-        "no_op": sum(attempt.rollout.well_formed and attempt.is_empty for attempt in attempts) / count,
-        "malformed": sum(not attempt.rollout.well_formed for attempt in attempts) / count,
-        "tampering": sum(bool(attempt.tampering) for attempt in attempts) / count,
-        **{f"tampering/{kind}": float(number) for kind, number in sorted(kinds.items())},
-    }
-
-
-def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """What agents did, as means per episode; `tested`, `submitted` and `truncated` are shares. Empty without episodes.
-
-    `tested`: it ran tests on the tree that it handed in. `taken_back`: changes undone after a red test run.
-    `truncated`: its turns, tokens or time ran out, or it repeated a refused action.
-    """
-    episodes = [rollout.episode for rollout in rollouts if rollout.episode is not None]
-    if not episodes:
-        return {}
-    sums = {
-        "turns": sum(len(episode.steps) for episode in episodes),
-        "test_runs": sum(episode.test_runs for episode in episodes),
-        "tested": sum(episode.tested_before_the_end for episode in episodes),
-        "taken_back": sum(episode.taken_back for episode in episodes),
-        "mistakes": sum(step.is_mistake for episode in episodes for step in episode.steps),
-        "submitted": sum(episode.end is EpisodeEnd.SUBMITTED for episode in episodes),
-        "truncated": sum(episode.end in OUT_OF_BUDGET for episode in episodes),
-        "action_tokens": sum(episode.tokens for episode in episodes),
-    }
-    return {name: total / len(episodes) for name, total in sums.items()}
-
-
 @quiet_libraries()
 @restored_threads()
 def train_online(
@@ -375,43 +161,18 @@ def train_online(
             the tasks of a step, or the steps' rewards would have no effect.
     """
     check_settings(settings, agent, step_rewards, len(tasks))
-    prepare_to_train(language_model, is_agent=agent is not None)
-    freeze_bottom(language_model.model, settings.frozen)
-    hidden = [task.without_reference() for task in tasks]
-    trajectories = None
-    if agent is not None:
-        policy = AgentPolicy(language_model, scorer, "trained", agent)
-        play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
-        trajectories = TrajectoryBatch(play, settings.credit, policy.times)
-    executed = ExecutedTests(
-        hidden,
-        scorer,
-        training_reward_of(reward),
-        keep,
-        trajectories=trajectories,
-        step_rewards=step_rewards,
-        cascade=cascade,
-    )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     trainer_type, config = trainer_and_config(settings, len(tasks), common, agent)
-    language_model.model.train()
+    executed = executed_tests(language_model, tasks, scorer, settings, reward, agent, step_rewards, cascade, keep)
     trainer = trainer_type(
         model=language_model.model,
-        reward_funcs=executed,
         args=config,
-        train_dataset=Dataset.from_list(executed.rows()),
-        processing_class=language_model.tokenizer,
-        callbacks=[*watchers(guard, cascade), StopAndLog(budget, log)],
-        **({"trajectories": trajectories} if settings.generation == "shared" else {}),
+        **({"trajectories": executed.trajectories} if settings.generation == "shared" else {}),
+        **learning_from(executed, language_model, guard, StopAndLog(budget, log)),
     )
-    if trajectories is not None and settings.generation != "shared":
-        trainer.rollout_func = trajectories.rollout
-    trainer.remove_callback(PrinterCallback)
-    if guard is not None:
-        guard.watch(trainer, is_online=True)
-    with closing(executed):
-        train_from_last_state(trainer, resume)
-    language_model.model.eval()
+    if executed.trajectories is not None and settings.generation != "shared":
+        trainer.rollout_func = executed.trajectories.rollout
+    run_to_the_end(trainer, executed, guard, resume)
     if guard is not None:
         guard.check()
 

@@ -18,16 +18,13 @@ Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from regrade.datasets.errors import UserError
@@ -35,15 +32,10 @@ from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.cascade import Cascade
-from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
+from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.step_rewards import StepRewards
-from regrade.policy_training.environments.training_reward import (
-    DEFAULT_TRAINING_REWARD,
-    TrainingReward,
-    training_reward_of,
-)
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.adapters import has_adapters
-from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -55,23 +47,14 @@ from regrade.policy_training.trainers.advantages import (
     generalized_advantages,
     whiten,
 )
-from regrade.policy_training.trainers.callbacks import (
-    Budget,
-    StepLog,
-    StopAndLog,
-    common_arguments,
-    freeze_bottom,
-    rate_schedule,
-)
-from regrade.policy_training.trainers.cascade_memory import watchers
-from regrade.policy_training.trainers.generation import shared_play
-from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
-from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
+from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, rate_schedule
+from regrade.policy_training.trainers.executed_tests import KeepAttempts
+from regrade.policy_training.trainers.online_training import executed_tests, learning_from, run_to_the_end
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
 from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
-from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -322,68 +305,48 @@ def train_ppo(
 
     Args:
         budget: in optimizer steps, of which each batch of answers serves `settings.epochs`, or seconds.
-        reward: what an attempt is paid; see `train_online`.
-        agent: train an agent over several turns. Default: None: the policy answers once.
-        step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
-        cascade: judges the attempts in stages; see `train_online`.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
-        guard: of the stability; see `stability`. Default: None: nothing is watched.
-        resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
-        track: trackers that get the metrics of the log too. Default: none.
-        keep: called with the attempts of each generation. Default: None.
+
+    All others are as in `train_online`.
 
     Raises:
         UnstableTrainingError: the guard gave up; the model has the best weights of before.
         UserError: there are too few tasks for a batch, `step_rewards` without an agent, or a KL penalty for adapters.
     """
+    _check_settings(settings, language_model, agent, step_rewards)
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
+    config = _ppo_config(settings, _answers_per_batch(settings, len(tasks)), common, agent)
+    executed = executed_tests(language_model, tasks, scorer, settings, reward, agent, step_rewards, cascade, keep)
+    trainer = PPOTrainer(
+        language_model.model,
+        args=config,
+        value_head=value_head,
+        trajectories=executed.trajectories,
+        **learning_from(executed, language_model, guard, StopAndLog(budget, log)),
+    )
+    run_to_the_end(trainer, executed, guard, resume)
+    trainer.value_head.save(out)
+    if guard is not None:
+        guard.check()
+
+
+def _check_settings(
+    settings: PPOSettings, language_model: LanguageModel, agent: AgentFormat | None, steps: StepRewards | None
+) -> None:
     if settings.kl_coef and has_adapters(language_model.model):
         raise UserError(
             f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside that with adapters: set "
             "it to 0"
         )
-    if agent is None and step_rewards is not None:
+    if agent is None and steps is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
-    answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
+
+
+def _answers_per_batch(settings: PPOSettings, tasks: int) -> int:
+    answers = min(settings.prompts_per_step, tasks) * settings.samples_per_prompt
     if answers < 2:
         raise UserError(
-            f"{counted(len(tasks), 'task')} x {counted(settings.samples_per_prompt, 'sample')} make no batch: PPO "
+            f"{counted(tasks, 'task')} x {counted(settings.samples_per_prompt, 'sample')} make no batch: PPO "
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
-    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
-    prepare_to_train(language_model, is_agent=agent is not None)
-    freeze_bottom(language_model.model, settings.frozen)
-    hidden = [task.without_reference() for task in tasks]
-    trajectories = None
-    if agent is not None:
-        policy = AgentPolicy(language_model, scorer, "trained", agent)
-        play = shared_play(policy, {task.id: task for task in hidden}, settings.temperature)
-        trajectories = TrajectoryBatch(play, times=policy.times)
-    executed = ExecutedTests(
-        hidden,
-        scorer,
-        training_reward_of(reward),
-        keep,
-        trajectories=trajectories,
-        step_rewards=step_rewards,
-        cascade=cascade,
-    )
-    language_model.model.train()
-    trainer = PPOTrainer(
-        language_model.model,
-        args=_ppo_config(settings, answers, common, agent),
-        value_head=value_head,
-        reward_funcs=executed,
-        train_dataset=Dataset.from_list(executed.rows()),
-        processing_class=language_model.tokenizer,
-        callbacks=[*watchers(guard, cascade), StopAndLog(budget, log)],
-        trajectories=trajectories,
-    )
-    trainer.remove_callback(PrinterCallback)
-    if guard is not None:
-        guard.watch(trainer, is_online=True)
-    with closing(executed):
-        train_from_last_state(trainer, resume)
-    trainer.value_head.save(out)
-    language_model.model.eval()
-    if guard is not None:
-        guard.check()
+    return answers

@@ -93,6 +93,12 @@ def from_main(value: T) -> T:
     return values[0]
 
 
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    if count() > 1:
+        distributed.barrier()
+
+
 def mean_of_all(numbers: Mapping[str, float]) -> dict[str, float]:
     """The mean of each number over the processes that have it: the same, bit by bit, in all of them."""
     if count() == 1:

@@ -3,6 +3,9 @@
 A state is a checkpoint of transformers (weights, optimizer, scheduler, random states, step) and what transformers and
 TRL leave out (`STATE_FILE`): the order of the data, answers that further steps still learn from, the time spent, and
 what callbacks remember. On a CPU in float32 a training that goes on computes the same numbers as one never killed.
+
+Of several processes, each adds its own random states and answers to the one folder, which the main one makes and
+renames when all have written.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,11 +25,13 @@ import torch
 from accelerate.utils import send_to_device
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.journal import flush_to_disk
 from regrade.policy_training.policies.writing_errors import os_errors, writing
+from regrade.policy_training.trainers.processes import from_main, is_main, mean_of_all, number, wait_for_all
 
 STATE_FILE = "resume.pt"
-"""What transformers leaves out, in the folder of its checkpoint."""
+"""What transformers leaves out, in the folder of its checkpoint; that of further processes: `resume-NUMBER.pt`."""
 CHECKPOINT, DRAFT = "checkpoint-", ".state-"
 """How the names of states begin, and of those that are being written."""
 BETWEEN_STATES = 300.0
@@ -46,7 +52,10 @@ class ResumePoints:
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A callback with a memory that a training that goes on needs."""
+    """A callback with a memory that a training that goes on needs.
+
+    With an attribute `is_alike` that is true, it remembers the same in all processes, so one state holds it for all.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors."""
@@ -83,7 +92,7 @@ class Resumable:
         """
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.args.save_total_limit is not None:
+        if self.args.save_total_limit is not None and is_main():
             for old in states(folder)[: -max(1, self.args.save_total_limit - 1)]:
                 shutil.rmtree(old)
         last = last_step(folder)
@@ -93,41 +102,57 @@ class Resumable:
             self._write_state(model, trial, target)
 
     def _write_state(self: Any, model: Any, trial: Any, target: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=DRAFT, dir=target.parent) as draft, os_errors(Path(draft)):
-            self._draft = draft
+        with _draft_for_all(target.parent) as draft, os_errors(draft):
+            self._draft = str(draft)
             try:
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
             finally:
                 self._draft = None
-            written = Path(draft) / target.name
-            torch.save(self._what_they_leave_out(), written / STATE_FILE)
-            flush_to_disk(written)
-            if target.exists():
-                shutil.rmtree(target)
-            written.rename(target)
-        flush_to_disk(target.parent)
+            written = draft / target.name
+            torch.save(self._what_they_leave_out(), written / _state_file())
+            wait_for_all()
+            if is_main():
+                flush_to_disk(written)
+                if target.exists():
+                    shutil.rmtree(target)
+                written.rename(target)
+        if is_main():
+            flush_to_disk(target.parent)
 
     def _what_they_leave_out(self: Any) -> dict[str, Any]:
+        remembering = self._remembering(with_alike=is_main())
         return {
             "epoch": self._epoch_began,
             "order": _generator_state(self._sampler),
             "is_over": bool(self.control.should_training_stop),
             "trainer": {name: getattr(self, name) for name in OF_TRAINERS if hasattr(self, name)},
-            "callbacks": {name: callback.state_dict() for name, callback in self._remembering().items()},
+            "callbacks": {name: callback.state_dict() for name, callback in remembering.items()},
         }
 
-    def _remembering(self: Any) -> dict[str, Remembering]:
-        callbacks = self.callback_handler.callbacks
-        return {type(callback).__name__: callback for callback in callbacks if isinstance(callback, Remembering)}
+    def _remembering(self: Any, *, with_alike: bool) -> dict[str, Remembering]:
+        """Name -> callback.
+
+        Args:
+            with_alike: with those that remember the same in all processes.
+        """
+        return {
+            type(callback).__name__: callback
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, Remembering) and (with_alike or not getattr(callback, "is_alike", False))
+        }
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
-        self._restored = torch.load(Path(resume_from_checkpoint) / STATE_FILE, map_location="cpu", weights_only=True)
-        for name, value in self._restored["trainer"].items():
+        folder = Path(resume_from_checkpoint)
+        self._restored = restored = _read(folder / _state_file())
+        remembered = (
+            restored["callbacks"] if is_main() else _read(folder / STATE_FILE)["callbacks"] | restored["callbacks"]
+        )
+        for name, value in restored["trainer"].items():
             setattr(self, name, send_to_device(value, self.args.device))
-        for name, callback in self._remembering().items():
-            if name in self._restored["callbacks"]:
-                callback.load_state_dict(self._restored["callbacks"][name])
+        for name, callback in self._remembering(with_alike=True).items():
+            if name in remembered:
+                callback.load_state_dict(remembered[name])
 
     def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
         """As inherited; weights tied to others are missing on purpose, in every state."""
@@ -155,17 +180,47 @@ class Resumable:
 def train_from_last_state(trainer: Any, points: ResumePoints | None) -> None:
     """Train; with `points` from the last state in the trainer's folder, and with further ones. None: without states.
 
-    Nor are any kept in several processes, of whose random states each would know its own alone.
+    Raises:
+        UserError: of several processes, one has another disk.
     """
-    if points is None or trainer.args.world_size > 1:
+    if points is None:
         trainer.train()
         return
     folder = Path(trainer.args.output_dir)
-    for draft in folder.glob(f"{DRAFT}*"):
-        shutil.rmtree(draft)
+    _check_shared(folder)
+    if is_main():
+        for draft in folder.glob(f"{DRAFT}*"):
+            shutil.rmtree(draft)
     trainer.add_callback(_WriteStates(points))
-    found = states(folder)
-    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    found = from_main([str(state) for state in states(folder)])
+    trainer.train(resume_from_checkpoint=found[-1] if found else None)
+
+
+def _check_shared(folder: Path) -> None:
+    """Raises UserError if not all processes see the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _draft_for_all(folder) as draft:
+        sees = mean_of_all({"sees": float(draft.is_dir())})["sees"]
+    if sees < 1:
+        raise UserError(f"{folder} is another folder for some of the processes: give --out on a disk that all share")
+
+
+@contextmanager
+def _draft_for_all(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, the same in all processes; afterwards it is gone."""
+    with ExitStack() as stack:
+        made = stack.enter_context(tempfile.TemporaryDirectory(prefix=DRAFT, dir=folder)) if is_main() else ""
+        yield Path(from_main(made))
+
+
+def _state_file() -> str:
+    """Of this process."""
+    return STATE_FILE if is_main() else f"resume-{number()}.pt"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def states(folder: Path) -> list[Path]:
@@ -199,7 +254,10 @@ class _WriteStates(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         del args
         every = self.points.every
-        is_due = self.now() - self.written >= self.points.seconds if every is None else state.global_step % every == 0
+        if every is None:  # all processes write at the same step, by the clock of the main one
+            is_due = from_main(self.now() - self.written >= self.points.seconds)
+        else:
+            is_due = state.global_step % every == 0
         if is_due:
             control.should_save = True
         return control

@@ -287,6 +287,8 @@ class PPOSettings:
     """PPO."""
 
     algorithm: ClassVar[Algorithm] = "ppo"
+    generation: ClassVar[Generation] = "shared"
+    credit: ClassVar[Credit] = "trajectory"
     learning_rate: float = 2e-5
     """Of the policy, after the warm-up; > 0. Default: 2e-5."""
     value_learning_rate: float = 1e-3

@@ -19,6 +19,7 @@ from regrade.policy_training.policies.precision import sampler_of
 from regrade.policy_training.policies.row_batch import Completion
 from regrade.policy_training.policies.sampling import ROWS, stream
 from regrade.policy_training.trainers.drift import is_on_policy, ratio_distance, sequence_distance
+from regrade.policy_training.trainers.executed_tests import EarlyVerdicts
 from regrade.policy_training.trainers.processes import check_alone
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
@@ -34,7 +35,7 @@ LEAST_ADVANTAGE = 1e-6
 """Smaller ones are rounding errors."""
 
 
-class SharedPrompts:
+class SharedPrompts(EarlyVerdicts):
     """Mixin: groups rows by prompt in sampling and in log-probabilities, and times the parts of a step.
 
     Args:
@@ -90,7 +91,7 @@ class SharedPrompts:
     def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
         """As in TRL; for trajectories with their mask, of which RLOOTrainer knows nothing."""
         self._actions, self._sampled_at = None, self.state.global_step
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self._drop_rounding(batch["advantages"])
         if self._actions is None:
             return batch
@@ -113,7 +114,7 @@ class SharedPrompts:
         return rewards
 
     def _generate(self: Any, prompts: list[Any]) -> Any:
-        generated = super()._generate(prompts)  # type: ignore[misc]
+        generated = super()._generate(prompts)
         if self.trajectories is not None:
             episodes = [trajectory.tokens for trajectory in self.trajectories.latest]
             self._actions = self.trajectories.mask(self.accelerator.device)
@@ -138,6 +139,8 @@ class SharedPrompts:
             for row, completion in zip(waiting[prompts[index]], completions, strict=False):
                 out[row] = completion.tokens
                 self._sampled[prompts[index], tuple(completion.tokens)] = completion.log_probs
+            mine = waiting[prompts[index]]
+            self._begin_verdicts(mine, [out[row] for row in mine])
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
         return out
 

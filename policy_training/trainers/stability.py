@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -76,6 +76,8 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
     """(steps taken, result)."""
     rollbacks: int = 0
     trainer: Any = None
+    is_alike: ClassVar[bool] = True
+    """All processes judge the same numbers, so each remembers the same."""
 
     def watch(self, trainer: Any, *, is_online: bool) -> None:
         """Guard this trainer, before it trains."""

@@ -7,8 +7,10 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.train import TrainingPlan, train
 from regrade.policy_training.trainers import processes
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.resuming import ResumePoints
 from regrade.policy_training.trainers.settings import (
     ExpertIterationSettings,
     OnlineSettings,
@@ -38,6 +41,10 @@ STEPS = 3
 GRPO = OnlineSettings(
     algorithm="grpo", prompts_per_step=2, samples_per_prompt=6, learning_rate=1e-3, generation="trl"
 )  # fmt: skip
+REUSED = replace(GRPO, num_iterations=2)
+"""Two steps learn from one generation, so a state of the first one holds the answers of each process."""
+DEATH = ("regrade.evaluators.storage.run:Run", "log", 2)
+"""Of the main process, in the second step: there is a state of the first one."""
 RLOO = OnlineSettings(algorithm="rloo", prompts_per_step=2, samples_per_prompt=4, learning_rate=1e-3, generation="trl")
 AGENT = AgentFormat(EpisodeLimits(turns=2, test_runs=1), max_tokens=120)
 LIMIT = {"budget": Budget(steps=STEPS)}
@@ -53,13 +60,19 @@ def runs(
     watched = {"stability": StabilitySettings(kl_every=1)}
     sft = {"settings": SFTSettings(batch_size=2, frozen=0.5), "budget": Budget(steps=2, seconds=600)}
     probe = {"probe_tasks": tasks[1:], "stability": StabilitySettings(probe_every=1)}
+    learns_twice = {**model, **LIMIT, **watched, "settings": REUSED}
     plans = {
+        "killed": ({**learns_twice, "resume": ResumePoints(every=1)}, tasks, (DEATH,)),
         "refused": ({**model, **LIMIT, "settings": OnlineSettings(algorithm="grpo")}, tasks, ""),
         "sft": ({**model, **sft, **probe}, tasks[:1], ""),
-        "grpo": ({**model, **LIMIT, **watched, "settings": GRPO, "save_every": 2}, tasks, ""),
+        "grpo": (learns_twice, tasks, ""),
         "drifting": ({**model, **watched, "settings": GRPO, "budget": Budget(steps=2)}, tasks, "drifts"),
         "agent": ({**model, "settings": GRPO, "agent": AGENT, "lora_rank": 2, "budget": Budget(steps=2)}, tasks, ""),
-        "rloo": ({**model, "settings": RLOO, "gradient_checkpointing": True, "budget": Budget(steps=2)}, tasks, ""),
+        "rloo": (
+            {**model, "settings": RLOO, "gradient_checkpointing": True, "budget": Budget(steps=2), "save_every": 1},
+            tasks,
+            "",
+        ),
         "failing": ({**model, **LIMIT, "settings": GRPO}, tasks, "fails"),
     }
     job = folder / "job"
@@ -68,7 +81,7 @@ def runs(
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
     done = subprocess.run(
-        [*command, program, job], capture_output=True, text=True, timeout=500, check=False,
+        [*command, program, job], capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     return folder, done
@@ -91,6 +104,11 @@ def steps(run: Path, phase: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "training" / f"{phase}.jsonl").read_text().splitlines()]
 
 
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    times = ("seconds", "step_time", "waiting_share")
+    return [{k: v for k, v in row.items() if k not in times and not k.endswith("_seconds")} for row in rows]
+
+
 @pytest.mark.slow
 def test_all_processes_end_with_the_same_weights_and_one_writes(runs: Any, undecided: LanguageModel) -> None:
     folder, done = runs
@@ -107,8 +125,8 @@ def test_all_processes_end_with_the_same_weights_and_one_writes(runs: Any, undec
         assert not list((run / "trainer").glob("checkpoint-*"))
     scores = [row["probe/score"] for row in steps(folder / "sft" / "run", "sft") if "probe/score" in row]
     assert len(scores) == 3  # the main process plays it before the first step and after each
-    kept = sorted(path.name for path in (folder / "grpo" / "run" / "checkpoints").iterdir())
-    assert kept == ["grpo", "grpo-2"]
+    kept = sorted(path.name for path in (folder / "rloo" / "run" / "checkpoints").iterdir())
+    assert kept == ["rloo", "rloo-1", "rloo-2"]
 
 
 @pytest.mark.slow
@@ -122,6 +140,20 @@ def test_each_process_judges_its_share(runs: Any) -> None:
     rows = steps(folder / "grpo" / "run", "grpo")
     assert len(rows) == STEPS
     assert all("kl" in row for row in rows)  # measured over both shares
+
+
+@pytest.mark.slow
+def test_a_killed_training_of_two_processes_goes_on_with_the_same_curve(runs: Any) -> None:
+    folder, done = runs
+    killed = folder / "killed"
+    assert (killed / "fork-1-1").exists(), done.stderr[-3000:]
+    assert [(killed / f"fork-0-{number}").read_text() for number in range(2)] == [str(-signal.SIGKILL), "0"]
+    assert [(killed / f"fork-1-{number}").read_text() for number in range(2)] == ["0", "0"], done.stderr[-3000:]
+    assert [each["weights"] for each in seen(folder, "killed")] == [each["weights"] for each in seen(folder, "grpo")]
+    judged = [[each["judged"] for each in seen(folder, name)] for name in ("killed", "grpo")]
+    assert judged[0] == [whole[1:] for whole in judged[1]]  # the first generation is in the state
+    assert without_times(steps(killed / "run", "grpo")) == without_times(steps(folder / "grpo" / "run", "grpo"))
+    assert not list((killed / "run" / "trainer").glob("checkpoint-*"))
 
 
 @pytest.mark.slow

@@ -45,6 +45,17 @@ def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
     assert "http" not in page.replace("http://www.w3.org/", "").replace("http-equiv", "")
 
 
+def test_what_has_no_noise_is_drawn_as_it_is_and_a_group_of_one_takes_no_row(tmp_path):
+    run = Run(tmp_path / "my-run")
+    for step in range(1, 25):
+        run.log("sft", step, 2.0 * step, loss=1 / step, learning_rate=1e-4 if step > 1 else 0.0)
+    page = write_training_report(run.folder).read_text()
+    assert "learning_rate: 0 to 0.0001" in page  # its running mean would begin at a half of it
+    assert "seconds: 2 to 48" in page
+    assert "loss: 1 to" not in page
+    assert '<h3 class="phase">time</h3>' not in page  # of which there are seconds alone
+
+
 def test_a_run_without_a_training_log_is_one_line(tmp_path):
     Run(tmp_path)
     with pytest.raises(UserError, match="has no training log: give a folder that `regrade train` wrote"):

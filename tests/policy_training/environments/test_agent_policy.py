@@ -34,7 +34,7 @@ from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, tokenized
 from regrade.policy_training.policies.unbound import UnboundAgent
 from regrade.policy_training.trainers.callbacks import Budget
-from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.executed_tests import ExecutedTests
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import train_sft
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch

@@ -18,7 +18,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, judge, read_attempts, scored_answers, write_attempts
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
-from regrade.policy_training.trainers.online import rates
+from regrade.policy_training.trainers.executed_tests import rates
 from regrade.rewards.components import tests
 from regrade.rewards.evidence import End, EvidenceSet
 from regrade.rewards.evidence import TestOutcome as Outcome

@@ -55,8 +55,8 @@ Overridden = dict[tuple[type, str], tuple[str, str]]
 """(class of TRL or transformers, method) -> (its parameters, the classes here that override it)."""
 OVERRIDES: Overridden = {
     # Whole attempts as a batch: sampled by us, with each prompt once, and rewarded.
-    (GRPOTrainer, "_generate"): ("self, prompts", "SharedPrompts"),
-    (RLOOTrainer, "_generate"): ("self, prompts", "SharedPrompts"),
+    (GRPOTrainer, "_generate"): ("self, prompts", "EarlyVerdicts SharedPrompts"),
+    (RLOOTrainer, "_generate"): ("self, prompts", "EarlyVerdicts SharedPrompts"),
     (GRPOTrainer, "_generate_single_turn"): (
         "self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images", "SharedPrompts",
     ),
@@ -65,9 +65,9 @@ OVERRIDES: Overridden = {
     ),
     (RLOOTrainer, "_tokenize_prompts"): ("self, prompts", "SharedPromptRLOOTrainer"),
     (GRPOTrainer, "_generate_and_score_completions"): (
-        "self, inputs", "PPOTrainer PlainGRPOTrainer ReinforceTrainer SharedPrompts",
+        "self, inputs", "EarlyVerdicts PPOTrainer PlainGRPOTrainer ReinforceTrainer SharedPrompts",
     ),
-    (RLOOTrainer, "_generate_and_score_completions"): ("self, inputs", "SharedPrompts"),
+    (RLOOTrainer, "_generate_and_score_completions"): ("self, inputs", "EarlyVerdicts SharedPrompts"),
     (GRPOTrainer, "_calculate_rewards"): (REWARDS, "SharedPrompts"),
     (RLOOTrainer, "_calculate_rewards"): (REWARDS, "SharedPrompts"),
     # Passes: groups stay together, a prompt is run once, rows without advantage are left out.
@@ -125,6 +125,7 @@ READS = {
     "env_mask": Read((GRPOTrainer,), "of `rollout_func`: which tokens are actions"),
     "current_gradient_accumulation_steps": Read(ONLINE, "the normaliser of PPO's critic"),
     "eos_token_ids": Read(ONLINE, "where an answer ends"),
+    "reward_funcs": Read(ONLINE, "whose verdicts begin before TRL asks for them"),
     "reward_weights": Read(ONLINE, "the reward of an attempt"),
     "aux_loss_enabled": Read((SFTTrainer,), "whether the loss of a mixture's router is on"),
 }

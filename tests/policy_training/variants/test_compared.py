@@ -12,7 +12,7 @@ from regrade.policy_training.trainers.settings import OnlineSettings
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 
-@pytest.mark.parametrize("size", ["FULL", "QUICK"])
+@pytest.mark.parametrize("size", ["FULL", "SHORT", "QUICK"])
 def test_each_variant_differs_and_both_benchmarks_share_the_recipe(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import _variants
