@@ -436,25 +436,8 @@ def _run(
     scope: str,
     cold: bool = False,
 ) -> Reply:
-    files = test_files(task.tests, tests)
-    # pytest runs nothing if one of its file arguments does not exist.
-    existing = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
-    limits = replace(task.limits, wall_seconds=wall_seconds(task, tests))
-    select = with_companions(task, tests)
-    paths = task.suite.paths if select is None else existing or files
-    hanging = hanging_at_base(task)
-    request = Request(
-        suite=task.suite,
-        limits=limits,
-        paths=paths,
-        select=select,
-        skip=hanging - tests,
-        test_limits=limits_of_tests(task),
-        cold=cold,
-        watched_files=watched_files(task, tests),
-        phase=f"patch of {task.id}: {scope}",
-    )
-    most = MOST_STOPPED + len(hanging & tests)
+    request = _request(task, workspace, tests, scope=scope, cold=cold)
+    most = MOST_STOPPED + len(hanging_at_base(task) & tests)
 
     def run(tree: Tree, options: tuple[str, ...] = (), prepared: Preparation = UNPREPARED) -> Reply:
         return run_past_hanging_tests(worker, tree, replace(request, options=options), prepared, most=most)
@@ -479,11 +462,28 @@ def _run(
     if opened and not rewritten and not tampered:
         passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED and test in tests}
         file, reader = min(opened)
-        paths = {path for path, _ in opened}
-        dependent = dependent_tests(run, workspace.after, paths, passed, honest[-1], task)
+        dependent = dependent_tests(run, workspace.after, {path for path, _ in opened}, passed, honest[-1], task)
         by += [f"{test} passes only if {reader} can read {file}" for test in dependent]
         worker.take_rewritten()
     return replace(reply, rewritten=tuple(sorted(rewritten)), tampered=tuple(by))
+
+
+def _request(task: Task, workspace: Workspace, tests: frozenset[str], *, scope: str, cold: bool) -> Request:
+    files = test_files(task.tests, tests)
+    # pytest runs nothing if one of its file arguments does not exist.
+    existing = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
+    select = with_companions(task, tests)
+    return Request(
+        suite=task.suite,
+        limits=replace(task.limits, wall_seconds=wall_seconds(task, tests)),
+        paths=task.suite.paths if select is None else existing or files,
+        select=select,
+        skip=hanging_at_base(task) - tests,
+        test_limits=limits_of_tests(task),
+        cold=cold,
+        watched_files=watched_files(task, tests),
+        phase=f"patch of {task.id}: {scope}",
+    )
 
 
 def _honest(task: Task, workspace: Workspace) -> Iterator[Tree]:
