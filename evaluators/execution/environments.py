@@ -19,6 +19,7 @@ from pathlib import Path
 from regrade.datasets.caches import FREE_SPACE
 from regrade.datasets.errors import UserError
 from regrade.datasets.own_environment import own_interpreter
+from regrade.evaluators.execution.packages import PROGRAMS
 from regrade.evaluators.sandboxes.interpreters import plain_path
 from regrade.evaluators.storage.digests import sealed, unsealed
 
@@ -130,7 +131,7 @@ def toolchain(runner: str) -> Path | None:
     """
     if runner == "pytest":
         return None
-    program_path = shutil.which(runner)
+    program_path = shutil.which(PROGRAMS.get(runner, runner))
     if program_path is None:
         raise UserError(f"the tests need the program {runner!r}, which is not installed: see `regrade doctor`")
     if runner == "cargo" and shutil.which("rustup"):  # `cargo` on the path then only selects a toolchain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -53,6 +54,8 @@ def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None
     folder = root / NODE_MODULES
     if suite.image is not None or suite.runner == "node":
         return folder if folder.is_dir() else None
+    if suite.runner in PROGRAMS and folder.is_dir():
+        return folder
     installer = _INSTALLERS.get(suite.runner)
     if installer is None or not installer.is_needed(root):
         return None
@@ -79,7 +82,7 @@ def runner_identity(runner: str, packages: Path | None) -> str:
 
 @lru_cache(maxsize=16)
 def _version(runner: str) -> str:
-    command = [runner, "version" if runner == "go" else "--version"]
+    command = [PROGRAMS.get(runner, runner), "version" if runner == "go" else "--version"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -155,4 +158,29 @@ _GO = _Installer(
     environment=_go_environment,
 )
 
-_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO})
+# ---------------------------------------------------------------- npm
+
+
+def _needs_npm(root: Path) -> bool:
+    try:
+        manifest = json.loads((root / "package.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and any(manifest.get(key) for key in ("dependencies", "devDependencies"))
+
+
+def _npm(folder: Path) -> list[str]:
+    """No script of a package runs. Without a lock, npm chooses the newest versions that fit."""
+    is_locked = (folder / "package-lock.json").is_file() or (folder / "npm-shrinkwrap.json").is_file()
+    return ["npm", "ci" if is_locked else "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+
+
+_NPM = _Installer(
+    manifests=("package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"),
+    folder=NODE_MODULES,
+    is_needed=_needs_npm,
+    command=_npm,
+)
+PROGRAMS: Mapping[str, str] = MappingProxyType({"vitest": "node", "jest": "node"})
+"""Runner -> the program that it needs, if that has another name."""
+_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO, "vitest": _NPM, "jest": _NPM})

@@ -24,6 +24,7 @@ from regrade.evaluators.inside.command_rows import (
     first_error,
 )
 from regrade.evaluators.inside.go_command import GO, GO_CHECK
+from regrade.evaluators.inside.script_commands import JEST, VITEST
 
 Write = Callable[[str], None]
 LONGEST_OUTPUT = 200_000
@@ -48,7 +49,7 @@ def _run_group(row: Runner, files: Sequence[str], selected: set[str] | None, wri
         code, printed = _run(row.command(files, folder), row.environment(), report)
         try:
             cases = list(row.read(folder, files, printed))
-        except (OSError, ValueError, ET.ParseError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ET.ParseError) as error:
             reason = (
                 f"{error}" if isinstance(error, OSError) and error.errno is None else f"{type(error).__name__}: {error}"
             )
@@ -197,6 +198,8 @@ RUNNERS: Mapping[str, Runner] = MappingProxyType(
         "node": Runner(command=_node, read=_junit),
         "cargo": Runner(command=_cargo, read=_libtest, error=_CARGO_TEST_ERROR),
         "go": GO,
+        "vitest": VITEST,
+        "jest": JEST,
     }
 )
 CHECKS: Mapping[str, CompileCheck] = MappingProxyType(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,14 @@ from regrade.evaluators.execution import environments
 from regrade.evaluators.static.languages import is_test
 from regrade.evaluators.task_curation.layout import python_path
 
+SCRIPT_RUNNERS = ("vitest", "jest")
+DEPENDENCIES = ("devDependencies", "dependencies", "peerDependencies", "optionalDependencies")
+SCRIPTS = (".js", ".mjs", ".cjs", ".jsx", ".mts", ".cts", ".tsx", ".ts")
+SCRIPTS_DECIDE = (
+    *("package.json", "**/vitest.*", "**/vite.config.*", "**/jest.config.*", "**/jest.setup.*", "**/babel.config.*"),
+    *("**/.babelrc*", "**/tsconfig*.json", "**/__mocks__/**", "**/__snapshots__/**", "**/__fixtures__/**"),
+)
+"""Files that affect what Vitest and Jest run and how."""
 CARGO_DECIDES = (
     "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
 )  # fmt: skip
@@ -68,10 +77,41 @@ def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path, named: S
 
 
 def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
-    files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
+    """The suite of Vitest or Jest, if the manifest declares one, else of Node's own runner."""
+    runner = _script_runner(repo / "package.json")
+    suffixes = (".js", ".mjs", ".cjs") if runner == "node" else SCRIPTS
+    files = tuple(
+        path
+        for path in paths
+        if (_is_test(path, *suffixes) or (runner == "jest" and _is_in_jest_folder(path))) and not path.endswith(".d.ts")
+    )
     if not files:
-        raise UserError(f"{repo} has a package.json and no test file for Node's runner, such as test/a.test.js")
-    return TestSuite(python_path=(), paths=files, protected=(*TestSuite().protected, *files), runner="node")
+        name = "Node's runner" if runner == "node" else runner
+        raise UserError(f"{repo} has a package.json and no test file for {name}, such as test/a.test{suffixes[-1]}")
+    decides = () if runner == "node" else SCRIPTS_DECIDE
+    return TestSuite(python_path=(), paths=files, protected=(*TestSuite().protected, *decides, *files), runner=runner)
+
+
+def _is_in_jest_folder(path: str) -> bool:
+    """Is it one of the files that Jest takes for tests by their folder?"""
+    return "__tests__" in path.split("/")[:-1] and path.endswith(SCRIPTS)
+
+
+def _script_runner(manifest: Path) -> str:
+    """The runner that `npm test` starts; otherwise a declared one."""
+    try:
+        value = json.loads(manifest.read_text("utf-8"))
+    except (OSError, ValueError):
+        return "node"
+    tables = {key: value.get(key) if isinstance(value, dict) else None for key in ("scripts", *DEPENDENCIES)}
+    scripts, *declared = ({} if not isinstance(table, dict) else table for table in tables.values())
+    command = str(scripts.get("test", ""))
+    started = [name for name in SCRIPT_RUNNERS if re.search(rf"\b{name}\b", command)]
+    if not started and re.search(r"\bnode\b.*--test\b", command):
+        return "node"
+    return next(
+        iter([*started, *(name for name in SCRIPT_RUNNERS if any(name in table for table in declared))]), "node"
+    )
 
 
 def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
