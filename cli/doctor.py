@@ -135,7 +135,7 @@ def tool_checks() -> list[Check]:
         Check("python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer", NEEDED),
         _program("git", "applies patches: apt-get install git", NEEDED),
         _program("ruff", "for lint rewards: pip install ruff", NEEDED, str(Path(sys.executable).parent / "ruff")),
-        _program("node", "optional: for repositories in JavaScript"),
+        _program("node", "optional: for repositories in JavaScript or TypeScript"),
         _program("cargo", "optional: for repositories in Rust"),
         _program("go", "optional: for repositories in Go", version="version"),
     ]

@@ -24,6 +24,8 @@ from regrade.evaluators.inside.go_command import MODULES
 PACKAGES, COMPLETE = "packages", "complete"
 """Names of the folder in the cache, and of the file that marks a complete installation."""
 NODE_MODULES = "node_modules"
+NPM_LOCKS = ("package-lock.json", "npm-shrinkwrap.json")
+LOCKS = ("go.sum", *NPM_LOCKS)
 INSTALL_SECONDS = 900
 _REQUIRE = re.compile(r"^(?:require\b|\s+\S+\.\S+/\S+ v\d)", re.MULTILINE)
 
@@ -46,7 +48,8 @@ class _Installer:
 def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None:
     """The folder of installed packages, which is no part of the repository's tree; None: there is none.
 
-    For Node it is `node_modules` inside the repository; for Go a folder in the cache, filled when it is first needed.
+    For Node it is `node_modules` inside the repository; for Go, and for Vitest if the repository does not contain it, a
+    folder in the cache, filled when it is first needed.
 
     Raises:
         UserError: the packages can't be installed; with the reason.
@@ -54,8 +57,8 @@ def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None
     folder = root / NODE_MODULES
     if suite.image is not None or suite.runner == "node":
         return folder if folder.is_dir() else None
-    if suite.runner in PROGRAMS and folder.is_dir():
-        return folder
+    if suite.runner in PROGRAMS and (folder / suite.runner).is_dir():
+        return folder  # your own; one that holds only caches of tools does not count
     installer = _INSTALLERS.get(suite.runner)
     if installer is None or not installer.is_needed(root):
         return None
@@ -67,7 +70,8 @@ def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None
 
 def identity_of(packages: Path) -> str:
     """Digest of the packages: those that were installed from a lock have the same on every machine."""
-    if (packages.parent / COMPLETE).is_file() and packages.parent.parent.name == PACKAGES:
+    is_installed = (packages.parent / COMPLETE).is_file() and packages.parent.parent.name == PACKAGES
+    if is_installed and any((packages.parent / name).is_file() for name in LOCKS):
         return packages.parent.name
     return installed.digest_of(packages)
 
@@ -170,17 +174,21 @@ def _needs_npm(root: Path) -> bool:
 
 
 def _npm(folder: Path) -> list[str]:
-    """No script of a package runs. Without a lock, npm chooses the newest versions that fit."""
-    is_locked = (folder / "package-lock.json").is_file() or (folder / "npm-shrinkwrap.json").is_file()
-    return ["npm", "ci" if is_locked else "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    """No script of a package runs. Without a lock, npm chooses the newest versions that fit, and leaves none.
+
+    The repository's `.npmrc` is left out: it can name programs that npm starts, and send environment variables away.
+    """
+    is_locked = any((folder / name).is_file() for name in NPM_LOCKS)
+    command = ["ci"] if is_locked else ["install", "--no-package-lock"]
+    return ["npm", *command, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
 
 
 _NPM = _Installer(
-    manifests=("package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"),
+    manifests=("package.json", *NPM_LOCKS),
     folder=NODE_MODULES,
     is_needed=_needs_npm,
     command=_npm,
 )
-PROGRAMS: Mapping[str, str] = MappingProxyType({"vitest": "node", "jest": "node"})
+PROGRAMS: Mapping[str, str] = MappingProxyType({"vitest": "node"})
 """Runner -> the program that it needs, if that has another name."""
-_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO, "vitest": _NPM, "jest": _NPM})
+_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO, "vitest": _NPM})

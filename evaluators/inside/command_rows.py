@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ class Runner:
     """Test file -> key: files of one key run in one process."""
     prints_report: bool = False
     """Is standard output the report? The command then cannot write it to a file."""
+    signs_report: bool = False
+    """Does the command read a key from standard input, and write `sign` of the report as its first line?"""
     error: re.Pattern[str] | None = None
     """Matches a compiler's error in the output, with the groups `location` and `message`."""
     environment: Callable[[], Mapping[str, str]] = dict
@@ -50,6 +54,24 @@ class CompileCheck:
     error: re.Pattern[str]
     """Matches an error in its output, with the groups `location` and `message`."""
     environment: Callable[[], Mapping[str, str]] = dict
+
+
+def sign(report: str, key: bytes) -> str:
+    """HMAC (SHA-256) of the report, in hexadecimal."""
+    return hmac.new(key, report.encode(), hashlib.sha256).hexdigest()
+
+
+def remove_signature(path: Path, key: bytes) -> None:
+    """Leave the report without its first line, which signs it.
+
+    Raises:
+        NoReportError: the signature is another.
+    """
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        signature, _, report = file.read().partition("\n")
+    if not hmac.compare_digest(signature.encode(), sign(report, key).encode()):
+        raise NoReportError("the runner did not write its report")
+    path.write_text(report, "utf-8", newline="")
 
 
 def first_error(printed: str, pattern: re.Pattern[str], *, otherwise: str = "") -> str:

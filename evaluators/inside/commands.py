@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -22,9 +23,10 @@ from regrade.evaluators.inside.command_rows import (
     CompileCheck,
     Runner,
     first_error,
+    remove_signature,
 )
 from regrade.evaluators.inside.go_command import GO, GO_CHECK
-from regrade.evaluators.inside.script_commands import JEST, VITEST
+from regrade.evaluators.inside.script_commands import VITEST
 
 Write = Callable[[str], None]
 LONGEST_OUTPUT = 200_000
@@ -46,8 +48,12 @@ def _run_group(row: Runner, files: Sequence[str], selected: set[str] | None, wri
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report = folder / REPORT if row.prints_report else None
-        code, printed = _run(row.command(files, folder), row.environment(), report)
+        key = secrets.token_bytes(32) if row.signs_report else b""
+        printed = ""
         try:
+            code, printed = _run(row.command(files, folder), row.environment(), report, key)
+            if key and (folder / REPORT).is_file():
+                remove_signature(folder / REPORT, key)
             cases = list(row.read(folder, files, printed))
         except (OSError, ValueError, KeyError, TypeError, ET.ParseError) as error:
             reason = (
@@ -74,15 +80,15 @@ def _not_collected(files: Sequence[str], reason: str, write: Write) -> bool:
     return True
 
 
-def _run(command: list[str], environment: Mapping[str, str], report: Path | None) -> tuple[int, str]:
+def _run(command: list[str], environment: Mapping[str, str], report: Path | None, key: bytes) -> tuple[int, str]:
     """Exit status, and the end of the output, which is also printed by this process; standard output goes to the
-    report if there is one."""
+    report if there is one, and standard input is the key."""
     with tempfile.TemporaryFile() as output:  # a pipe would wait for processes that the tests leave running
         try:
             with report.open("wb") if report is not None else contextlib.nullcontext(output) as printed:
                 status = subprocess.run(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    input=key,
                     stdout=printed,
                     stderr=output if report is not None else subprocess.STDOUT,
                     env={**os.environ, **environment},
@@ -199,7 +205,6 @@ RUNNERS: Mapping[str, Runner] = MappingProxyType(
         "cargo": Runner(command=_cargo, read=_libtest, error=_CARGO_TEST_ERROR),
         "go": GO,
         "vitest": VITEST,
-        "jest": JEST,
     }
 )
 CHECKS: Mapping[str, CompileCheck] = MappingProxyType(

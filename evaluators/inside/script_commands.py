@@ -1,50 +1,76 @@
-"""Vitest and Jest: one process for all test files, whose main process writes the report.
+"""Vitest: one process for all test files, whose main process writes a signed report.
 
-The code under test runs in that process's children or in their contexts; a report of a main process that was killed, or
-that failed without a failed test, is void (see `commands.py`).
+The code under test runs in children of that process, which may write any file of the run. So the main process reads a
+key from its standard input before it starts them, and signs the report with it: one that a candidate wrote is void.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from regrade.evaluators.inside.command_rows import REPORT, WHOLE_FILE, Case, NoReportError, Runner
 
-MODULES = "node_modules"
+PACKAGES = "node_modules"
+REPORTER = "reporter.mjs"
 _STATUSES = {"passed": "passed", "failed": "failed"}
 """All others (pending, skipped, todo, disabled) are skipped."""
+_SIGNING_REPORTER = """\
+import { createHmac } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { JsonReporter } from %(reporters)s;
+
+const key = readFileSync(0);
+
+export default class extends JsonReporter {
+  writeReport(report) {
+    const signature = createHmac('sha256', key).update(report).digest('hex');
+    writeFileSync(%(report)s, `${signature}\\n${report}`);
+  }
+}
+"""
 
 
 def _vitest(files: Sequence[str], folder: Path) -> list[str]:
-    options = ("run", "--reporter=json", f"--outputFile={folder / REPORT}", "--no-file-parallelism", "--watch=false")
-    return ["node", _program("vitest"), *options, *files]
+    package = _package("vitest")
+    if package is None:
+        raise NoReportError("the package vitest is not installed")
+    manifest = json.loads((package / "package.json").read_text("utf-8"))
+    reporters = manifest["exports"]["./reporters"]["default"]
+    texts = {"reporters": (package / reporters).as_uri(), "report": str(folder / REPORT)}
+    reporter = folder / REPORTER
+    reporter.write_text(_SIGNING_REPORTER % {name: json.dumps(text) for name, text in texts.items()})
+    # Vite writes temporary files to the nearest folder of packages; the one above the tree is read-only.
+    Path(PACKAGES).mkdir(exist_ok=True)
+    return [
+        *("node", str(package / _program(manifest["bin"])), "run", f"--reporter={reporter}"),
+        *("--no-file-parallelism", "--watch=false"),
+        # Without a server: it would look up the name `localhost`, which sandboxes do not know.
+        *("--api.host=127.0.0.1", "--api.middlewareMode"),
+        *files,
+    ]
 
 
-def _jest(files: Sequence[str], folder: Path) -> list[str]:
-    options = ("--ci", "--json", f"--outputFile={folder / REPORT}", "--runInBand", "--watchman=false")
-    return ["node", _program("jest"), *options, f"--cacheDirectory={folder / 'cache'}", "--runTestsByPath", *files]
+def _program(programs: str | Mapping[str, str]) -> str:
+    return programs if isinstance(programs, str) else programs["vitest"]
 
 
-def _program(name: str) -> str:
-    """The file that a package's `bin` names, in the tree or above it."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        package = folder / MODULES / name
-        if (package / "package.json").is_file():
-            programs = json.loads((package / "package.json").read_text("utf-8"))["bin"]
-            return str(package / (programs if isinstance(programs, str) else programs[name]))
-    return name  # node reports that there is no such file
+def _package(name: str) -> Path | None:
+    """The folder of a package in the tree or above it."""
+    folders = (folder / PACKAGES / name for folder in (Path.cwd(), *Path.cwd().parents))
+    return next((folder for folder in folders if (folder / "package.json").is_file()), None)
 
 
 def _cases(folder: Path, files: Sequence[str], printed: str) -> Iterator[Case]:
     """The report that Jest defined and Vitest writes too. Ids are `FILE::SUITE > TEST`."""
     del files
-    if not (folder / REPORT).is_file():
+    path = folder / REPORT
+    if not path.is_file():
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
-        raise NoReportError(next((line for line in lines if "rror" in line), lines[-1] if lines else "no report"))
-    report = json.loads((folder / REPORT).read_text("utf-8", "replace"))
+        raise NoReportError(next((line for line in lines if "Error:" in line), lines[-1] if lines else "no report"))
+    report = json.loads(path.read_text("utf-8"))
     for result in report["testResults"]:
         file = str(result["name"]).removeprefix(f"{Path.cwd()}/")
         tests = result.get("assertionResults", [])
@@ -65,5 +91,4 @@ def _relative(text: str) -> str:
     return text.replace(f"{Path.cwd()}/", "")
 
 
-VITEST = Runner(command=_vitest, read=_cases, group=lambda _: "all")
-JEST = Runner(command=_jest, read=_cases, group=lambda _: "all")
+VITEST = Runner(command=_vitest, read=_cases, signs_report=True, group=lambda _: "all")

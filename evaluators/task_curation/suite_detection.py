@@ -14,14 +14,13 @@ from regrade.evaluators.execution import environments
 from regrade.evaluators.static.languages import is_test
 from regrade.evaluators.task_curation.layout import python_path
 
-SCRIPT_RUNNERS = ("vitest", "jest")
 DEPENDENCIES = ("devDependencies", "dependencies", "peerDependencies", "optionalDependencies")
 SCRIPTS = (".js", ".mjs", ".cjs", ".jsx", ".mts", ".cts", ".tsx", ".ts")
-SCRIPTS_DECIDE = (
-    *("package.json", "**/vitest.*", "**/vite.config.*", "**/jest.config.*", "**/jest.setup.*", "**/babel.config.*"),
-    *("**/.babelrc*", "**/tsconfig*.json", "**/__mocks__/**", "**/__snapshots__/**", "**/__fixtures__/**"),
+VITEST_DECIDES = (
+    *("package.json", "**/vitest.*", "**/vite.config.*", "**/tsconfig*.json"),
+    *("**/__mocks__/**", "**/__snapshots__/**", "**/__fixtures__/**"),
 )
-"""Files that affect what Vitest and Jest run and how."""
+"""Files that affect what Vitest runs and how."""
 CARGO_DECIDES = (
     "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
 )  # fmt: skip
@@ -77,41 +76,29 @@ def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path, named: S
 
 
 def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
-    """The suite of Vitest or Jest, if the manifest declares one, else of Node's own runner."""
+    """The suite of Vitest, if the manifest names it, else of Node's own runner."""
     runner = _script_runner(repo / "package.json")
-    suffixes = (".js", ".mjs", ".cjs") if runner == "node" else SCRIPTS
-    files = tuple(
-        path
-        for path in paths
-        if (_is_test(path, *suffixes) or (runner == "jest" and _is_in_jest_folder(path))) and not path.endswith(".d.ts")
-    )
+    suffixes, decides = ((".js", ".mjs", ".cjs"), ()) if runner == "node" else (SCRIPTS, VITEST_DECIDES)
+    files = tuple(path for path in paths if _is_test(path, *suffixes) and not path.endswith(".d.ts"))
     if not files:
-        name = "Node's runner" if runner == "node" else runner
+        name = "Node's own runner" if runner == "node" else "Vitest"
         raise UserError(f"{repo} has a package.json and no test file for {name}, such as test/a.test{suffixes[-1]}")
-    decides = () if runner == "node" else SCRIPTS_DECIDE
     return TestSuite(python_path=(), paths=files, protected=(*TestSuite().protected, *decides, *files), runner=runner)
 
 
-def _is_in_jest_folder(path: str) -> bool:
-    """Is it one of the files that Jest takes for tests by their folder?"""
-    return "__tests__" in path.split("/")[:-1] and path.endswith(SCRIPTS)
-
-
 def _script_runner(manifest: Path) -> str:
-    """The runner that `npm test` starts; otherwise a declared one."""
+    """The runner that `npm test` starts; if that says nothing of it, Vitest where it is a dependency."""
     try:
         value = json.loads(manifest.read_text("utf-8"))
     except (OSError, ValueError):
         return "node"
     tables = {key: value.get(key) if isinstance(value, dict) else None for key in ("scripts", *DEPENDENCIES)}
-    scripts, *declared = ({} if not isinstance(table, dict) else table for table in tables.values())
+    scripts, *declared = (table if isinstance(table, dict) else {} for table in tables.values())
     command = str(scripts.get("test", ""))
-    started = [name for name in SCRIPT_RUNNERS if re.search(rf"\b{name}\b", command)]
-    if not started and re.search(r"\bnode\b.*--test\b", command):
-        return "node"
-    return next(
-        iter([*started, *(name for name in SCRIPT_RUNNERS if any(name in table for table in declared))]), "node"
-    )
+    if re.search(r"\bvitest\b", command):
+        return "vitest"
+    is_node = re.search(r"\bnode\b.*--test\b", command)
+    return "vitest" if not is_node and any("vitest" in table for table in declared) else "node"
 
 
 def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
