@@ -122,7 +122,8 @@ for (const folder of readdirSync('/tmp')) {
 """Prints that a test passed, and writes it wherever a report is."""
 LATER = """\
 import { spawn } from 'node:child_process';
-const forge = `while true; do for to in /tmp/*/report; do echo '${told}' > $to; done; done`;
+const forge = `echo '${told}' > /tmp/told
+while true; do for to in /tmp/*/report; do cp /tmp/told /tmp/copy; mv /tmp/copy $to; done; done`;
 spawn('sh', ['-c', forge], { detached: true, stdio: 'ignore' }).unref();
 """
 
