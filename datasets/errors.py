@@ -38,6 +38,8 @@ never leaves its module. Any other exception is a defect of the program.
         SandboxError (evaluators/sandboxes/base.py): a sandbox; the scorer, which retries and then leaves unscored
             ImageUnavailableError (evaluators/execution/image_environments.py): a task's image, which can't be started
                 here; the scorer, as any SandboxError
+            NoNodeError (evaluators/scoring/ray_scorer.py): a cluster that has had no node for minutes; the scorer of
+                that cluster, which leaves unscored
         WorkerDiedError (evaluators/execution/worker.py): the worker in a sandbox; the scorer, which retries and then
             leaves unscored or, if the candidate killed it each time, scores low
         StaleExtensionError (evaluators/execution/native_code.py): the build of a compiled extension, stale after a
@@ -68,6 +70,9 @@ Inside a sandbox, where no other exception of the project is raised:
             them, which reports it
         Reached (evaluators/inside/recording/access_watch.py): no error: a test used the network or files outside of
             its repository; pytest, whose report contains it
+    OSError
+        NoReportError (evaluators/inside/command_rows.py): the report of a test command, missing or cut; the run of
+            that command, which reports it
     BaseException
         UncrossableError (evaluators/inside/remote_calls/plain_values.py): the connection of two processes; the
             process of the tests, so that no test mistakes it for an expected error

@@ -14,7 +14,7 @@ from regrade.datasets.mutation.grammars import Grammar, grammar_of
 from regrade.datasets.mutation.mutants import SHORT, FunctionSize, Mutant, Mutations
 from regrade.datasets.mutation.operators import Edit
 from regrade.datasets.mutation.statement_operators import REMOVED_BODY, SEVERAL, combined
-from regrade.datasets.mutation.syntax_operators import SYNTAX_OPERATORS, Around, Replacement, is_output, text_of
+from regrade.datasets.mutation.syntax_operators import SYNTAX_OPERATORS, Around, Rewriting, is_output, text_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SyntaxMutations:
                     ):
                         yield self._edit(kind, replacement)
 
-    def _edit(self, kind: str, replacement: Replacement) -> Edit:
+    def _edit(self, kind: str, replacement: Rewriting) -> Edit:
         """The edit in lines and characters; tree-sitter counts bytes."""
         first, end, text = replacement
         line, start = self._place(first)

@@ -15,7 +15,7 @@ from tree_sitter import Node
 from regrade.datasets.mutation.grammars import Grammar
 from regrade.datasets.mutation.statement_operators import REMOVED_BODY
 
-Replacement = tuple[int, int, str]
+Rewriting = tuple[int, int, str]
 """(first byte, byte behind the last, new text)"""
 LARGEST = 10_000
 """Integers that are replaced by a neighbour; larger ones are often masks or limits that no test reaches."""
@@ -50,14 +50,14 @@ def text_of(node: Node | None) -> str:
     return (node.text or b"").decode("utf-8", "surrogateescape") if node is not None else ""
 
 
-SyntaxOperator = Callable[[Node, Around], Iterator[Replacement]]
+SyntaxOperator = Callable[[Node, Around], Iterator[Rewriting]]
 
 
-def _whole(node: Node, text: str) -> Replacement:
+def _whole(node: Node, text: str) -> Rewriting:
     return node.start_byte, node.end_byte, text
 
 
-def _exchange(left: Node, right: Node) -> Iterator[Replacement]:
+def _exchange(left: Node, right: Node) -> Iterator[Rewriting]:
     one, other = text_of(left), text_of(right)
     whole = text_of(left.parent).encode("utf-8", "surrogateescape")
     start = left.parent.start_byte if left.parent is not None else 0
@@ -69,7 +69,7 @@ def _exchange(left: Node, right: Node) -> Iterator[Replacement]:
 def _token(table: Mapping[str, Sequence[str]], *, may_be_text: bool = True) -> SyntaxOperator:
     """Replaces the operator between two operands."""
 
-    def operator(node: Node, around: Around) -> Iterator[Replacement]:
+    def operator(node: Node, around: Around) -> Iterator[Rewriting]:
         del around
         token = node.child_by_field_name("operator") or _between(node)
         left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
@@ -88,14 +88,14 @@ def _between(node: Node) -> Node | None:
     return left.next_sibling if left is not None else None
 
 
-def _augmented(node: Node, around: Around) -> Iterator[Replacement]:
+def _augmented(node: Node, around: Around) -> Iterator[Rewriting]:
     del around
     token = node.child_by_field_name("operator") or _between(node)
     if token is not None and node.child_by_field_name("right") is not None and token.type in _ASSIGNING:
         yield _whole(token, "=")
 
 
-def _negated(node: Node, around: Around) -> Iterator[Replacement]:
+def _negated(node: Node, around: Around) -> Iterator[Rewriting]:
     """The condition of an `if` or a loop, unless it is a comparison or negation, which other operators change."""
     if not node.type.startswith(("if_", "while_")):
         return
@@ -107,7 +107,7 @@ def _negated(node: Node, around: Around) -> Iterator[Replacement]:
     del around
 
 
-def _removed_negation(node: Node, around: Around) -> Iterator[Replacement]:
+def _removed_negation(node: Node, around: Around) -> Iterator[Rewriting]:
     if node.type == "unary_expression" and text_of(node.child_by_field_name("operator")) in ("!", "-"):
         operand = node.child_by_field_name("operand") or node.child_by_field_name("argument")
         if operand is not None:
@@ -115,7 +115,7 @@ def _removed_negation(node: Node, around: Around) -> Iterator[Replacement]:
     del around
 
 
-def _constant(node: Node, around: Around) -> Iterator[Replacement]:
+def _constant(node: Node, around: Around) -> Iterator[Rewriting]:
     text = text_of(node)
     if node.type in around.grammar.integers and text.isdecimal() and int(text) < LARGEST:
         value = int(text)
@@ -125,7 +125,7 @@ def _constant(node: Node, around: Around) -> Iterator[Replacement]:
         yield _whole(node, "false" if node.type == "true" else "true")
 
 
-def _off_by_one(node: Node, around: Around) -> Iterator[Replacement]:
+def _off_by_one(node: Node, around: Around) -> Iterator[Rewriting]:
     """`n + 1` -> `n`, `len(x)` -> `len(x) - 1`, `x.length` -> `x.length - 1`"""
     if node.type == "binary_expression":
         left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
@@ -141,7 +141,7 @@ def _off_by_one(node: Node, around: Around) -> Iterator[Replacement]:
     del around
 
 
-def _index(node: Node, around: Around) -> Iterator[Replacement]:
+def _index(node: Node, around: Around) -> Iterator[Rewriting]:
     if node.type in ("index_expression", "subscript_expression"):
         index = node.child_by_field_name("index")
         for other in {"0": ("1",), "1": ("0",), "2": ("1",)}.get(text_of(index), ()):
@@ -150,7 +150,7 @@ def _index(node: Node, around: Around) -> Iterator[Replacement]:
     del around
 
 
-def _loop_control(node: Node, around: Around) -> Iterator[Replacement]:
+def _loop_control(node: Node, around: Around) -> Iterator[Rewriting]:
     del around
     words = {"break_statement": ("break", "continue"), "continue_statement": ("continue", "break")}
     if node.type in words and not node.named_children:
@@ -158,13 +158,13 @@ def _loop_control(node: Node, around: Around) -> Iterator[Replacement]:
         yield node.start_byte, node.start_byte + len(old), new
 
 
-def _swapped_arguments(node: Node, around: Around) -> Iterator[Replacement]:
+def _swapped_arguments(node: Node, around: Around) -> Iterator[Rewriting]:
     if node.type in around.grammar.arguments:
         for left, right in pairwise(_plain(node)):
             yield from _exchange(left, right)
 
 
-def _missing_argument(node: Node, around: Around) -> Iterator[Replacement]:
+def _missing_argument(node: Node, around: Around) -> Iterator[Rewriting]:
     arguments = _plain(node) if node.type in around.grammar.arguments and not around.grammar.is_typed else []
     if len(arguments) > 1:
         yield arguments[-2].end_byte, arguments[-1].end_byte, ""
@@ -176,7 +176,7 @@ def _plain(node: Node) -> list[Node]:
     return [] if any("spread" in child.type or "variadic" in child.type for child in children) else children
 
 
-def _swapped_operands(node: Node, around: Around) -> Iterator[Replacement]:
+def _swapped_operands(node: Node, around: Around) -> Iterator[Rewriting]:
     del around
     left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
     is_ordered = node.type == "binary_expression" and text_of(node.child_by_field_name("operator")) in ("-", "/", "%")
@@ -184,7 +184,7 @@ def _swapped_operands(node: Node, around: Around) -> Iterator[Replacement]:
         yield from _exchange(left, right)
 
 
-def _exchanged_branches(node: Node, around: Around) -> Iterator[Replacement]:
+def _exchanged_branches(node: Node, around: Around) -> Iterator[Rewriting]:
     del around
     if node.type == "ternary_expression":
         first, second = node.child_by_field_name("consequence"), node.child_by_field_name("alternative")
@@ -192,7 +192,7 @@ def _exchanged_branches(node: Node, around: Around) -> Iterator[Replacement]:
             yield from _exchange(first, second)
 
 
-def _wrong_variable(node: Node, around: Around) -> Iterator[Replacement]:
+def _wrong_variable(node: Node, around: Around) -> Iterator[Rewriting]:
     """In a value, never where a name is bound or a member is chosen."""
     parent = node.parent
     is_value = node.type == "identifier" and parent is not None and parent.type not in _BINDING
@@ -221,7 +221,7 @@ def _is_target(node: Node) -> bool:
     return inner in (outer.child_by_field_name("left"), outer.child_by_field_name("name"))
 
 
-def _dropped_statement(node: Node, around: Around) -> Iterator[Replacement]:
+def _dropped_statement(node: Node, around: Around) -> Iterator[Rewriting]:
     """A call as a statement, or an assignment to a part of an object; a plain name might be undefined afterwards."""
     if node.parent is None or node.parent.type not in (around.grammar.lists or around.grammar.blocks):
         return
@@ -233,7 +233,7 @@ def _dropped_statement(node: Node, around: Around) -> Iterator[Replacement]:
         yield _whole(node, "")
 
 
-def _removed_guard(node: Node, around: Around) -> Iterator[Replacement]:
+def _removed_guard(node: Node, around: Around) -> Iterator[Rewriting]:
     """An `if` that only leaves."""
     if node.type != "if_statement" or node.child_by_field_name("alternative") is not None or _is_else_if(node):
         return
@@ -247,7 +247,7 @@ def _is_else_if(node: Node) -> bool:
     return parent is not None and (parent.type == "else_clause" or node == parent.child_by_field_name("alternative"))
 
 
-def _removed_branch(node: Node, around: Around) -> Iterator[Replacement]:
+def _removed_branch(node: Node, around: Around) -> Iterator[Rewriting]:
     """The statements of an `else`."""
     alternative = node.child_by_field_name("alternative") if node.type == "if_statement" else None
     if alternative is not None and alternative.type == "else_clause":
@@ -256,7 +256,7 @@ def _removed_branch(node: Node, around: Around) -> Iterator[Replacement]:
         yield _whole(alternative, "{}")
 
 
-def _removed_body(node: Node, around: Around) -> Iterator[Replacement]:
+def _removed_body(node: Node, around: Around) -> Iterator[Rewriting]:
     """All statements of the outermost function, if they take several lines."""
     body = node.child_by_field_name("body") if node == around.function else None
     statements = _statements(body, around.grammar)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -19,6 +18,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import installed
 from regrade.evaluators.inside.go_command import MODULES
+from regrade.evaluators.storage.file_locks import locked
 
 PACKAGES, COMPLETE = "packages", "complete"
 """Names of the folder in the cache, and of the file that marks a complete installation."""
@@ -90,8 +90,9 @@ def _version(runner: str) -> str:
 def _installed(installer: _Installer, texts: Mapping[str, bytes], place: Path) -> Path:
     # In place under a lock, as a virtual environment: COMPLETE marks it as complete.
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = place.with_suffix(".lock")
+    lock.touch()
+    with locked(lock, wait=True):
         if not (place / COMPLETE).exists():
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()

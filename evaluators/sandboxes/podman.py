@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import resource
 import secrets
 import shutil
 import subprocess
@@ -132,6 +131,8 @@ class PodmanSession(PipedSession):
 
 
 def _limits(program: Program) -> Iterator[str]:
+    import resource  # there is none on Windows, where this module is imported all the same
+
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     processes = MOST_PROCESSES if hard == resource.RLIM_INFINITY else min(hard, MOST_PROCESSES)
     memory = f"{program.limits.memory_mb + WORKER_MEMORY_MB}m"

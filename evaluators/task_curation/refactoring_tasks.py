@@ -34,7 +34,7 @@ MOST_BUGS, LEAST_NOTICED = 8, 0.75
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _Guarded:
     """A complex function that tests execute."""
 
     mutations: Mutations
@@ -63,8 +63,8 @@ def from_refactors(repository: BuiltRepository) -> Iterator[Task]:
             yield task
 
 
-def _candidates(repository: BuiltRepository) -> list[_Candidate]:
-    recipes, found = repository.recipes, list[_Candidate]()
+def _candidates(repository: BuiltRepository) -> list[_Guarded]:
+    recipes, found = repository.recipes, list[_Guarded]()
     files = subject_files(recipes.package, repository.tree.root)
     for file in (file for file in files if file.endswith(".py")):
         text = repository.tree.read(file)
@@ -76,11 +76,11 @@ def _candidates(repository: BuiltRepository) -> list[_Candidate]:
             guards, value = len(recipes.reach.get(key, ())), known.get(function.name, 0)
             is_usable = key not in recipes.imported and names.count(function.name) == 1
             if is_usable and guards >= LEAST_TESTS and value > LEAST_COMPLEXITY:
-                found.append(_Candidate(mutations, function, value, guards))
+                found.append(_Guarded(mutations, function, value, guards))
     return sorted(found, key=lambda one: (-one.complexity, one.mutations.file, one.function.first_line))
 
 
-def _weakness(repository: BuiltRepository, candidate: _Candidate) -> tuple[str, float]:
+def _weakness(repository: BuiltRepository, candidate: _Guarded) -> tuple[str, float]:
     """(why its tests are no guard, seconds of executions)."""
     bugs = distinct_mutants(candidate.mutations, candidate.function, repository.seed)[:MOST_BUGS]
     host = host_task(repository.recipes, repository.tree.root)
@@ -95,7 +95,7 @@ def _weakness(repository: BuiltRepository, candidate: _Candidate) -> tuple[str, 
     return "", seconds
 
 
-def _task(repository: BuiltRepository, candidate: _Candidate) -> Task:
+def _task(repository: BuiltRepository, candidate: _Guarded) -> Task:
     function, file = candidate.function, candidate.mutations.file
     return Task(
         id=f"{repository.name}/{file}:{function.name}:{KIND}",

@@ -171,7 +171,7 @@ def check_memory(name: str, learning: float) -> None:
         raise UserError(
             f"model {name!r} needs at least {needed / 1e9:.1f} GB to train ({weights / 1e6:.0f} million weights, "
             f"{learning:.0%} of the layers learning), and {where} has {free / 1e9:.1f} GB free: train adapters "
-            "(--lora 16), freeze layers (settings.frozen), or take a smaller model or a larger machine"
+            "(`lora_rank`), freeze layers (`frozen`), or take a smaller model or a larger machine"
         )
 
 

@@ -202,7 +202,7 @@ def _check_shared(folder: Path) -> None:
     with _draft_for_all(folder) as draft:
         sees = mean_of_all({"sees": float(draft.is_dir())})["sees"]
     if sees < 1:
-        raise UserError(f"{folder} is another folder for some of the processes: give --out on a disk that all share")
+        raise UserError(f"{folder} is another folder for some of the processes: choose one on a disk that all share")
 
 
 @contextmanager

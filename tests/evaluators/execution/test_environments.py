@@ -22,9 +22,9 @@ from regrade.evaluators.execution.environments import (
     identity,
     interpreter_of,
     look_ahead,
-    runner_identity,
     shared_lookups,
 )
+from regrade.evaluators.execution.packages import runner_identity
 from regrade.evaluators.sandboxes.interpreters import plain_path
 from regrade.evaluators.task_curation.local_repository import local_task
 

@@ -212,7 +212,6 @@ def test_a_hanging_test_of_the_base_fails_and_its_neighbours_are_measured(write_
     assert found.failing == (COUNT,)
     assert found.outcomes[COUNT].message == "stopped after 1 s"
     assert found.slow_tests == {COUNT: STOPPED, "": 0.0}
-    assert found.seconds < 5.0, "the time of a test that was stopped is no time of the suite"
     assert COUNT in found.reach["loops.py::double"], "what it executes is unknown"
 
 

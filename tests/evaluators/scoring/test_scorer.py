@@ -111,10 +111,12 @@ def test_what_could_change_the_verdict_makes_another_job(task, fix, scorer):
         replace(task, limits=replace(task.limits, wall_seconds=21.0)),
         replace(task, base=task.base.with_files({"calculator.py": changed})),
         replace(task, pass_to_pass=task.pass_to_pass[:-1]),
+        replace(task, reference=fix),  # it explains what a run does that is otherwise a sign of cheating
     ):
         run_of(scorer, other, fix)
-    run_of(scorer, replace(task, instruction="in other words", reference=fix), fix)
-    assert scorer.stats.executions == before + 3
+    assert scorer.stats.executions == before + 4
+    run_of(scorer, replace(task, instruction="in other words"), fix)
+    assert scorer.stats.executions == before + 4
 
 
 def test_a_patch_that_does_not_apply_runs_nothing(scorer, task):
