@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -77,8 +78,9 @@ def environment(contract: Contract, cache: Path) -> Path:
     if not (folder / "installed").exists():
         base = Path(sysconfig.get_path("purelib")) if minor == RUNNING else _base(interpreter, minor, own, cache)
         _new(folder, interpreter)
-        # Comes last in the path: what pip has to install in another version comes before it.
-        (_packages(folder) / "base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n")
+        # Inside the environment, as a sandbox mounts no other folder. pip replaces files and never writes into one, so
+        # what it exchanges here stays as it is in the base.
+        shutil.copytree(base, _packages(folder), copy_function=_link, dirs_exist_ok=True)
         _pip(folder, *contract.requirements, *own)
         if contract.without_dependencies:
             _pip(folder, "--no-deps", *contract.without_dependencies)
@@ -114,6 +116,13 @@ def _new(folder: Path, interpreter: Path) -> None:
 def _packages(folder: Path) -> Path:
     (found,) = (folder / "lib").glob("python3*/site-packages")
     return found
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another disk
+        shutil.copy2(source, target)
 
 
 def _pip(folder: Path, *arguments: str) -> None:

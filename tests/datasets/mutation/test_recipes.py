@@ -150,7 +150,9 @@ def test_altered_sources_are_noticed(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be rebuilt"):
         load_tasks(path, cache=cache)
     library.unlink()
-    with pytest.raises(UserError, match=r"inflection/__init__.py, named in the recipes, cannot be parsed: .*No such file"):
+    with pytest.raises(
+        UserError, match=r"inflection/__init__.py, named in the recipes, cannot be parsed: .*No such file"
+    ):
         load_tasks(path, cache=cache)
 
 
