@@ -3,6 +3,9 @@
 What a candidate prints can look like an event: a package could print that all tests passed, and leave before the first
 one. So each run has one more test, an example that the command adds by `-overlay` under a name drawn for this run, and
 that Go runs after all others. Without its result, no test has passed.
+
+The name is among the arguments of the process, where the code under test can look for it: such a verdict is
+`in-process`, which does not exclude forged outcomes.
 """
 
 from __future__ import annotations
