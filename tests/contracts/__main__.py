@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from contracts.packages import CONTRACTS, ROOT, Contract, UnavailableError, environment
@@ -17,29 +18,44 @@ from contracts.task_folder import variables
 from regrade.datasets.caches import default_cache
 
 SECONDS = 900
-HEADER = "| package | version | result | what ran | an unscored answer |\n|-|-|-|-|-|\n"
+HEADER = "| package | version | result | what ran | an unscored answer | seconds |\n|-|-|-|-|-|-|\n"
 
 
 def row(contract: Contract, folder: Path, cache: Path) -> tuple[str, str]:
-    """(result, line of the table): `holds`, `fails` or `skipped`."""
+    """(result, line of the table): `holds`, `FAILS` or `skipped`. The seconds are those of the program alone."""
     try:
         python = environment(contract, cache)
     except UnavailableError as error:
-        return "skipped", f"| {contract.package} | | skipped | {error} | |"
-    done = subprocess.run(
-        [python, contract.program],
-        cwd=folder,
-        env=variables(folder),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+        return "skipped", _line(contract.package, "", "skipped", str(error), "", "")
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            [python, contract.program],
+            cwd=folder,
+            env=variables(folder),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        print(f"{contract.name}:\n{_text(error.stdout)[-2000:]}\n{_text(error.stderr)[-6000:]}", file=sys.stderr)
+        return "FAILS", _line(contract.package, "", "FAILS", f"did not end within {SECONDS} s", "", "")
+    seconds = f"{time.monotonic() - begun:.0f}"
     if done.returncode != 0:
-        print(f"{contract.package}:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}", file=sys.stderr)
-        return "fails", f"| {contract.package} | | FAILS | | |"
+        print(f"{contract.name}:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}", file=sys.stderr)
+        return "FAILS", _line(contract.package, "", "FAILS", "the output is above", "", seconds)
     facts = json.loads(done.stdout.strip().splitlines()[-1])
-    return "holds", f"| {contract.package} | {facts['version']} | holds | {facts['ran']} | {facts['unscored']} |"
+    return "holds", _line(contract.package, facts["version"], "holds", facts["ran"], facts["unscored"], seconds)
+
+
+def _line(*cells: str) -> str:
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def _text(output: str | bytes | None) -> str:
+    """What a process printed before its time was over, which is bytes even if text was asked for."""
+    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
 def main() -> int:
@@ -51,18 +67,18 @@ def main() -> int:
     known = {contract.name: contract for contract in CONTRACTS}
     if unknown := sorted(set(options.names) - set(known)):
         parser.error(f"unknown contract {unknown[0]!r}: give some of {', '.join(known)}")
-    results, lines = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.names or known:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            result, line = row(known[name], Path(folder), options.cache)
-            results.append(result)
-            lines.append(line)
-    table = HEADER + "\n".join(lines) + "\n"
+    results, table = [], HEADER
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(table)
+    for name in options.names or known:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            result, line = row(known[name], Path(folder), options.cache)
+        print(f"{name}: {result}", file=sys.stderr, flush=True)
+        results.append(result)
+        table += line + "\n"
+        options.out.write_text(table)  # each row at once: what has run is kept if the command is stopped
     print(table, end="")
-    return int("fails" in results or "holds" not in results)
+    return int("FAILS" in results or "holds" not in results)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
 import subprocess
+import sys
+import sysconfig
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PINNED = ROOT / "constraints" / "train.txt"
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""Python of the running environment, of which `make setup` has installed all of this package's requirements."""
 INSTALLATION_SECONDS = 1800
+
+WITHOUT_CUDA = ("cuda-toolkit<0", "nvidia-cublas<0", "nvidia-cublas-cu12<0", "nvidia-nccl-cu12<0", "nvidia-nccl-cu13<0")
+"""Constraints that no release meets: an environment that asks for several GB of CUDA is refused before the download."""
 
 
 class UnavailableError(Exception):
@@ -24,7 +35,7 @@ class Contract:
     name: str
     package: str
     pythons: tuple[str, ...]
-    """Minor versions, the preferred one first."""
+    """Minor versions: that of `make setup` is taken if it is among them, else the first that is found."""
     requirements: tuple[str, ...]
     without_dependencies: tuple[str, ...] = ()
     """Packages of which only a file is used, as their own requirements cannot be had without a GPU."""
@@ -36,10 +47,10 @@ class Contract:
 
 CONTRACTS = (
     Contract("verl", "verl", ("3.11", "3.12"), ("verl==0.9.1", "torch", "ray")),
-    Contract("skyrl_gym", "skyrl-gym", ("3.12", "3.11", "3.13"), ("skyrl-gym==0.4.0",)),
-    Contract("verifiers", "verifiers", ("3.12", "3.11", "3.13"), ("verifiers==0.4.0",)),
-    Contract("openenv", "openenv", ("3.12", "3.11", "3.13"), ("openenv==0.10.0",)),
-    Contract("inspect_ai", "inspect-ai", ("3.12", "3.11", "3.13"), ("inspect-ai==0.3.285",)),
+    Contract("skyrl_gym", "skyrl-gym", ("3.12", "3.13", "3.11"), ("skyrl-gym==0.4.0",)),
+    Contract("verifiers", "verifiers", ("3.12", "3.13", "3.11"), ("verifiers==0.4.0",)),
+    Contract("openenv", "openenv", ("3.12", "3.13", "3.11"), ("openenv==0.10.0",)),
+    Contract("inspect_ai", "inspect-ai", ("3.12", "3.13", "3.11"), ("inspect-ai==0.3.285",)),
     Contract("harbor", "harbor", ("3.12", "3.13"), ("harbor==0.26.0", "harbor-rewardkit==0.2.3")),
     Contract("rewardkit", "harbor-rewardkit", ("3.12", "3.13"), ("harbor==0.26.0", "harbor-rewardkit==0.2.3")),
     Contract("nemo_gym", "nemo-gym", ("3.12", "3.13"), ("nemo-gym==0.4.0",)),
@@ -55,24 +66,72 @@ def environment(contract: Contract, cache: Path) -> Path:
     Raises:
         UnavailableError: no such Python is found, or pip cannot install the packages.
     """
-    wanted = "\n".join([*contract.requirements, *contract.without_dependencies])
-    for minor in contract.pythons:
+    for minor in sorted(contract.pythons, key=lambda minor: minor != RUNNING):
         interpreter = next(_interpreters(minor), None)
         if interpreter is not None:
             break
     else:
         raise UnavailableError(f"needs Python {' or '.join(contract.pythons)}, which is not found")
-    digest = hashlib.sha256(f"{ROOT} {minor} {wanted}".encode()).hexdigest()[:12]
-    folder = cache / f"{contract.package}-{digest}"
-    python, done = folder / "bin" / "python", folder / "installed"
-    if not done.exists():
-        _run([str(interpreter), "-m", "venv", "--clear", str(folder)])
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-        _run([*pip, *contract.requirements, "--editable", str(ROOT)])
+    own = _own_requirements()
+    wanted = [*contract.requirements, *contract.without_dependencies]
+    folder = cache / f"{contract.name}-{_digest([str(ROOT), minor, PINNED.read_text(), *own, *wanted])}"
+    if not (folder / "installed").exists():
+        base = Path(sysconfig.get_path("purelib")) if minor == RUNNING else _base(interpreter, minor, own, cache)
+        _new(folder, interpreter)
+        # Inside the environment, as a sandbox mounts no other folder. pip replaces files and never writes into one, so
+        # what it exchanges here stays as it is in the base.
+        shutil.copytree(base, _packages(folder), copy_function=_link, dirs_exist_ok=True)
+        _pip(folder, *contract.requirements, *own)
         if contract.without_dependencies:
-            _run([*pip, "--no-deps", *contract.without_dependencies])
-        done.write_text(wanted)
-    return python
+            _pip(folder, "--no-deps", *contract.without_dependencies)
+        (folder / "installed").write_text("\n".join(wanted))
+    return folder / "bin" / "python"
+
+
+def _base(interpreter: Path, minor: str, own: list[str], cache: Path) -> Path:
+    """A folder with this package and what it needs, which all environments of one Python share."""
+    folder = cache / f"base-{_digest([str(ROOT), minor, *own])}"
+    if not (folder / "installed").exists():
+        _new(folder, interpreter)
+        _pip(folder, *own)
+        _pip(folder, "--no-deps", "--editable", str(ROOT))
+        (folder / "installed").write_text("\n".join(own))
+    return _packages(folder)
+
+
+def _own_requirements() -> list[str]:
+    """What this package needs, without an extra."""
+    return list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _new(folder: Path, interpreter: Path) -> None:
+    """An empty environment: pip of the running Python installs into it."""
+    _run([str(interpreter), "-m", "venv", "--clear", "--without-pip", str(folder)])
+
+
+def _packages(folder: Path) -> Path:
+    (found,) = (folder / "lib").glob("python3*/site-packages")
+    return found
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another disk
+        shutil.copy2(source, target)
+
+
+def _pip(folder: Path, *arguments: str) -> None:
+    pinned = [line for line in PINNED.read_text().splitlines() if line.startswith("torch==")]
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join([*pinned, *WITHOUT_CUDA]) + "\n")
+    # Byte code of all the packages would take longer than the programs do: they import little of it.
+    _run([sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet", "--no-compile",
+          "--disable-pip-version-check", "--no-input", "--constraint", str(constraints), *arguments])  # fmt: skip
 
 
 def _interpreters(minor: str) -> Iterator[Path]:
@@ -91,5 +150,14 @@ def _run(command: list[str]) -> None:
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"the installation did not end within {INSTALLATION_SECONDS} s") from None
     except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")] or error.stderr.splitlines()
-        raise UnavailableError(f"it cannot be installed: {' '.join(lines[-1:])}") from None
+        raise UnavailableError(f"it cannot be installed: {_reason(error.stderr)}") from None
+
+
+def _reason(stderr: str) -> str:
+    """pip's first error, which names the package, in one line."""
+    for constraint in WITHOUT_CUDA:
+        if constraint in stderr:
+            return f"its packages need CUDA ({constraint.removesuffix('<0')}, several GB)"
+    lines = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR")]
+    first = (lines or stderr.strip().splitlines()[-1:] or ["pip said nothing"])[0]
+    return re.sub(r" \(from versions: .*", "", first).replace("|", "/")[:300]

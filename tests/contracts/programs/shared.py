@@ -56,9 +56,9 @@ def values() -> dict[str, float | None]:
     answers = {"fix": FIX, "break": BREAK, "malformed": MALFORMED}
     judged = configured.configured_verdicts().of([verdicts.Answer("second", text=text) for text in answers.values()])
     found = {name: verdict.value for name, verdict in zip(answers, judged, strict=True)}
-    assert found["fix"] is not None
+    assert found["fix"] is not None, judged[0].cause
     assert found["fix"] > 0.9, judged[0].explanation
-    assert found["break"] is not None
+    assert found["break"] is not None, judged[1].cause
     assert found["break"] < 0.5, judged[1].explanation
     return found
 
