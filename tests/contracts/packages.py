@@ -81,6 +81,8 @@ def environment(contract: Contract, cache: Path) -> Path:
         # Inside the environment, as a sandbox mounts no other folder. pip replaces files and never writes into one, so
         # what it exchanges here stays as it is in the base.
         shutil.copytree(base, _packages(folder), copy_function=_link, dirs_exist_ok=True)
+        for program in _compiled_programs(base.parents[2] / "bin"):
+            _link(str(program), str(folder / "bin" / program.name))
         _pip(folder, *contract.requirements, *own)
         if contract.without_dependencies:
             _pip(folder, "--no-deps", *contract.without_dependencies)
@@ -116,6 +118,12 @@ def _new(folder: Path, interpreter: Path) -> None:
 def _packages(folder: Path) -> Path:
     (found,) = (folder / "lib").glob("python3*/site-packages")
     return found
+
+
+def _compiled_programs(folder: Path) -> list[Path]:
+    """Programs such as ruff, which pip takes to be there; the others are scripts, which name the base's Python."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
+    return [path for path in files if path.read_bytes()[:2] != b"#!" and os.access(path, os.X_OK)]
 
 
 def _link(source: str, target: str) -> None:
