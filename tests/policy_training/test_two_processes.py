@@ -69,7 +69,14 @@ def runs(
         "drifting": ({**model, **watched, "settings": GRPO, "budget": Budget(steps=2)}, tasks, "drifts"),
         "agent": ({**model, "settings": GRPO, "agent": AGENT, "lora_rank": 2, "budget": Budget(steps=2)}, tasks, ""),
         "rloo": (
-            {**model, "settings": RLOO, "gradient_checkpointing": True, "budget": Budget(steps=2), "save_every": 1},
+            {
+                **model,
+                **watched,
+                "settings": RLOO,
+                "gradient_checkpointing": True,
+                "budget": Budget(steps=2),
+                "save_every": 1,
+            },
             tasks,
             "",
         ),
@@ -139,6 +146,9 @@ def test_each_process_judges_its_share(runs: Any) -> None:
             assert {*mine, *others} == {"second", "add"}
     rows = steps(folder / "grpo" / "run", "grpo")
     assert len(rows) == STEPS
+    assert not any("kl" in row for row in rows)  # the second step learns from attempts of older weights
+    rows = steps(folder / "rloo" / "run", "rloo")
+    assert len(rows) == 2
     assert all("kl" in row for row in rows)  # measured over both shares
 
 
