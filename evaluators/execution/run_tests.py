@@ -19,6 +19,7 @@ from regrade.evaluators.execution.hanging_tests import (
     run_past_hanging_tests,
     running_test,
 )
+from regrade.evaluators.execution.honest_runs import Signs
 from regrade.evaluators.execution.records import (
     CheckedRecord,
     CollectRecord,
@@ -34,7 +35,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
-from regrade.evaluators.execution.unreadable_tests import dependent_tests, reads, unexplained, watched_files
+from regrade.evaluators.execution.unreadable_tests import dependent_tests, reads, watched_files
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.rewards.evidence import End, PartialRun, TestFileRun, TestOutcome, TestRun, TestStatus
@@ -444,28 +445,33 @@ def _run(
 
     worker.take_rewritten()
     reply = run(workspace.after, prepared=preparation)
-    rewritten = worker.take_rewritten()
-    tampered = {record.what: record.by for record in reply.of(TamperedRecord)}
-    opened = reads(reply)
-    if not rewritten and not tampered and not opened:
+    signs = _signs(reply, worker.take_rewritten())
+    if not signs:
         return reply
-    honest = list(_honest(task, workspace))
-    for tree in honest:
-        # Some tests write their own data, or replace functions. What they do without the patch is no sign against it.
-        with without_candidate():
-            without = run(tree, prepared=preparation)
-        rewritten -= worker.take_rewritten()
-        for record in without.of(TamperedRecord):
-            tampered.pop(record.what, None)
-        opened = unexplained(opened, reads(without))
-    by = [f"{what} (by {by})" if by else what for what, by in tampered.items()]
-    if opened and not rewritten and not tampered:
+    # What the tests do without the patch is no sign against it. A run that did not show it is repeated.
+    runs = worker.honest_runs
+    for tree in _honest(task, workspace):
+        key = runs.key(tree, task.suite, tests, task.limits, preparation, cold=cold)
+        if signs.beyond(runs.signs(key)):
+            with without_candidate():
+                without = run(tree, prepared=preparation)
+            runs.add(key, task.suite, _signs(without, worker.take_rewritten()))
+        signs = signs.beyond(runs.signs(key))
+        if not signs:
+            return reply
+    by = [f"{what} (by {by})" if by else what for what, by in signs.tampered.items()]
+    if signs.opened and not signs.rewritten and not signs.tampered:
         passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED and test in tests}
-        file, reader = min(opened)
-        dependent = dependent_tests(run, workspace.after, {path for path, _ in opened}, passed, honest[-1], task)
+        file, reader = min(signs.opened)
+        dependent = dependent_tests(run, workspace.after, {path for path, _ in signs.opened}, passed, tree, task)
         by += [f"{test} passes only if {reader} can read {file}" for test in dependent]
         worker.take_rewritten()
-    return replace(reply, rewritten=tuple(sorted(rewritten)), tampered=tuple(by))
+    return replace(reply, rewritten=tuple(sorted(signs.rewritten)), tampered=tuple(by))
+
+
+def _signs(reply: Reply, rewritten: frozenset[str]) -> Signs:
+    tampered = {record.what: record.by for record in reply.of(TamperedRecord)}
+    return Signs(rewritten, tampered, frozenset(reads(reply)))
 
 
 def _request(task: Task, workspace: Workspace, tests: frozenset[str], *, scope: str, cold: bool) -> Request:

@@ -17,8 +17,6 @@ from regrade.evaluators.execution.worker import Reply
 
 UNREWRITTEN = "--assert=plain"
 """pytest can't rewrite the assertions of an unreadable file: where it can, it should not either."""
-OTHER = "another process or a library"
-"""What the kernel alone has seen, see `inside/recording/reads_of_tests.py`."""
 RunOnTree = Callable[[Tree, tuple[str, ...]], Reply]
 """Run the same tests on a tree, with further options of pytest."""
 
@@ -38,13 +36,6 @@ def reads(reply: Reply) -> set[tuple[str, str]]:
     records = reply.of(ReadRecord)
     own = {record.path for record in records if not record.by}
     return {(record.path, record.by) for record in records if record.path not in own}
-
-
-def unexplained(found: set[tuple[str, str]], honest: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The reads of files that an honest tree does not read: the kernel's events don't explain those of Python."""
-    by_code = {path for path, by in honest if by != OTHER}
-    by_others = {path for path, by in honest if by == OTHER}
-    return {(path, by) for path, by in found if path not in by_code and not (by == OTHER and path in by_others)}
 
 
 def unreadable(text: str) -> str:

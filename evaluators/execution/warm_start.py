@@ -58,9 +58,11 @@ def prepare_suite(
     if suite.runner != "pytest":
         return UNPREPARED
     key = _key(suite, digest)
+    is_there = (folder / key).exists()  # asked first: what another process completes from now on is whole
     preparation = _stored(folder / key)
     if preparation is None:
-        remove(folder / key)  # of an earlier version, or damaged
+        if is_there:
+            remove(folder / key)  # of an earlier version, or damaged
         _fill(sandbox, python, Tree(tree.root), suite, limits, folder, scratch, key)
         preparation = _stored(folder / key)
     if preparation is None:

@@ -21,6 +21,7 @@ from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
 from regrade.evaluators.execution.activity import Listener, Reporter
 from regrade.evaluators.execution.folders import Folder
+from regrade.evaluators.execution.honest_runs import HonestRuns
 from regrade.evaluators.execution.native_code import NativeBuild, NativeCode
 from regrade.evaluators.execution.own_modules import own_modules, own_submodules
 from regrade.evaluators.execution.records import (
@@ -232,6 +233,8 @@ class Worker:
         self._reporter = Reporter(listener)
         self._rewritten: set[str] = set()
         self._candidate_users = range(0)
+        self._is_warm = True
+        self.honest_runs = HonestRuns()
         self.starts = 0
 
     def __enter__(self) -> Self:
@@ -261,10 +264,10 @@ class Worker:
         if rebuild is not None:
             seconds = request.limits.wall_seconds + BUILD_SECONDS + BUILD_SLACK * rebuild
             request = replace(request, limits=replace(request.limits, wall_seconds=seconds))
-        if request.cold:
+        if request.cold or not self._is_warm:
             self.close()
         self._write_tree(tree, request.suite.protected_files)
-        self._ensure_started()
+        self._ensure_started(warm=not request.cold)
         own, below = self._own_modules(tree, request.suite)
         libraries = [name for name in request.libraries if name.partition(".")[0] not in own]
         found = {"own": own, "own_below": below, "rebuild": rebuild is not None, "libraries": libraries}
@@ -323,7 +326,11 @@ class Worker:
             self._folder = Folder(self._scratch / "tree")
             self._folder.write_tree(tree, protected)
 
-    def _ensure_started(self) -> None:
+    def _ensure_started(self, *, warm: bool) -> None:
+        """
+        Args:
+            warm: import beforehand what tests commonly need; a cold candidate would use none of it.
+        """
         if self._session is not None:
             return
         mounts = [Mount(self._folder.path, "/repo", writable=True), self._programs]
@@ -347,12 +354,12 @@ class Worker:
             environment |= dict.fromkeys(("HOME", "TMPDIR"), str(self._scratch / "home"))
         program = Program(
             python=self._python,
-            arguments=("-s", "-P", "-c", self._program()),
+            arguments=("-s", "-P", "-c", self._program(warm=warm)),
             mounts=tuple(mounts),
             environment=environment,
             limits=self._limits,
         )
-        self._killed = False
+        self._killed, self._is_warm = False, warm
         began = time.monotonic()
         self._session = self._sandbox.start(program)
         self.starts += 1
@@ -365,12 +372,12 @@ class Worker:
         seconds = time.monotonic() - began
         logger.info("worker started: sandbox %s, folder %s, %.2f s", self._sandbox.name, self._scratch, seconds)
 
-    def _program(self) -> str:
+    def _program(self, *, warm: bool) -> str:
         folder = self._sandbox.seen_at(self._programs)
         self._candidate_users = self._sandbox.candidate_users()
         return (
             f"import sys; sys.path.insert(0, {folder!r}); from regrade.evaluators.inside.worker import main; "
-            f"sys.path.pop(0); main({self._candidate_users!r}, {self._sandbox.alone})"
+            f"sys.path.pop(0); main({self._candidate_users!r}, {self._sandbox.alone}, {warm})"
         )
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:

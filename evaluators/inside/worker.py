@@ -50,19 +50,21 @@ PRELOADED = """
 """Modules of the standard library that most suites import."""
 
 
-def main(candidate_users: range, alone: bool) -> None:
+def main(candidate_users: range, alone: bool, warm: bool) -> None:
     """Serve until the standard input ends.
 
     Args:
         candidate_users: user ids that the children change to, one after another; empty: the current one.
         alone: this process is the first of its own pid namespace and may kill every other process in it.
+        warm: candidates are forked from this interpreter, not started in new ones.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Without this a candidate of the same user could read or trace this process.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     worker = ForkServer(candidate_users, alone)
-    _preload()
+    if warm:
+        _preload()
     worker.serve()
 
 
