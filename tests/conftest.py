@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from regrade.evaluators.execution import environments
+from regrade.evaluators.execution import environments, warm_start
 from regrade.evaluators.sandboxes.interpreters import plain_path
+from regrade.evaluators.scoring import worker_pool
+from regrade.evaluators.task_curation import baseline_cache
 
 HERE = Path(__file__).resolve().parent
 
@@ -96,3 +98,28 @@ def lookups_of_this_interpreter() -> Iterator[None]:
         )
         patch.setattr(environments, "look_ahead", look_ahead_at_others)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_preparations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever its cache, a scorer finds the preparation of a suite (byte code, configuration) that any test of any
+    process made before. Most tests have an evidence cache of their own, and few repositories: without this, each of
+    them would start a sandbox and collect the tests only to prepare the same suite again."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "preparations"
+    folder = warm_start.bytecode_folder
+
+    def shared_folder(_: Path, python: Path | str, identity: str) -> Path:
+        return folder(shared, python, identity)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (worker_pool, baseline_cache):
+            patch.setattr(module, "bytecode_folder", shared_folder)
+        yield
+
+
+@pytest.fixture
+def own_preparations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the preparation itself: it is stored in the cache, as for users."""
+    for module in (worker_pool, baseline_cache):
+        monkeypatch.setattr(module, "bytecode_folder", warm_start.bytecode_folder)
