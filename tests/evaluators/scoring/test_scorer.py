@@ -25,6 +25,7 @@ import pytest
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.attribution.hunk_attribution import attribute
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
@@ -43,6 +44,7 @@ from regrade.rewards.evidence import (
     TestRun,
     TestStatus,
 )
+from tests.evaluators.conftest import FAILING, FILES
 
 ALL = (TestRun, BuildRun, LintDelta, ComplexityDelta, ReadabilityDelta, Impact, Diff, Integrity)
 
@@ -176,11 +178,22 @@ def test_tests_that_the_patch_brings_or_changes_count_for_nothing(scorer, task):
 # ---------------------------------------------------------------- reach
 
 
+@pytest.fixture(scope="module")
+def measurements(tmp_path_factory):
+    """The suite of the calculator with what a baseline measures, whatever the folder of the repository."""
+    root = tmp_path_factory.mktemp("measured")
+    for path, text in FILES.items():
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text(text)
+    suite = TestSuite()
+    found = baseline(Tree(root), suite, sandbox=choose(), cache=root.parent / "cache of measurements", runs=2)
+    assert found.failing == (FAILING,)
+    return found.applied_to(suite)
+
+
 @pytest.fixture
-def measured(task, tmp_path):
-    found = baseline(task.base, task.suite, sandbox=choose(), cache=tmp_path / "cache", runs=2)
-    assert found.failing == task.fail_to_pass
-    return replace(task, suite=found.applied_to(task.suite))
+def measured(task, measurements):
+    return replace(task, suite=measurements)
 
 
 def test_only_reachable_tests_run_where_that_is_asked_for(scorer, measured, fix):

@@ -48,13 +48,12 @@ def fix() -> Patch:
     return Patch.between({"shop/cart.py": BUGGY}, {"shop/cart.py": FIXED})
 
 
-def values(task: Task, cache: Path, *patches: Patch) -> list[float | None]:
-    return scores([(task, patch) for patch in patches], cache)
+def values(scorer: Scorer, task: Task, *patches: Patch) -> list[float | None]:
+    return scores(scorer, [(task, patch) for patch in patches])
 
 
-def scores(jobs: list[tuple[Task, Patch]], cache: Path) -> list[float | None]:
-    with Scorer(workers=1, cache=cache) as scorer:
-        return [breakdown.value for breakdown in scorer.score(jobs, default)]
+def scores(scorer: Scorer, jobs: list[tuple[Task, Patch]]) -> list[float | None]:
+    return [breakdown.value for breakdown in scorer.score(jobs, default)]
 
 
 def alone(task: Task, id_: str) -> Task:
@@ -73,7 +72,7 @@ INI = "[pytest]\npython_files = tests.py check_*.py *_tests.py *_spec.py t/*.py 
 
 
 @pytest.mark.parametrize("has_configuration", [False, True])
-def test_a_new_configuration_file_of_a_patch_has_no_effect(tmp_path, has_configuration):
+def test_a_new_configuration_file_of_a_patch_has_no_effect(scorer, tmp_path, has_configuration):
     files = {"tests/test_cart.py": TEST}
     if has_configuration:
         files["setup.cfg"] = "[tool:pytest]\naddopts = -ra\n"
@@ -86,7 +85,7 @@ def test_a_new_configuration_file_of_a_patch_has_no_effect(tmp_path, has_configu
             option = "'-p shop.plugin'" if name.endswith("toml") else "-p shop.plugin"
             table = f"[pytest]\naddopts = {option}\n"
             cheats[f"{folder}{name}"] = Patch.between({}, {f"{folder}{name}": table, "shop/plugin.py": plugin})
-    found = dict(zip(cheats, values(task, tmp_path / "cache", *cheats.values()), strict=True))
+    found = dict(zip(cheats, values(scorer, task, *cheats.values()), strict=True))
     assert found == dict.fromkeys(cheats, 0.0)
     # The name alone also keeps it out of the tree.
     assert [path for path, cheat in cheats.items() if path not in prepare(task, cheat).ignored] == []
@@ -99,7 +98,7 @@ def test_{name}():
 """
 
 
-def test_tests_and_their_expected_output_are_theirs_whatever_their_names_and_wherever_they_lie(tmp_path):
+def test_tests_and_their_expected_output_are_theirs_whatever_their_names_and_wherever_they_lie(scorer, tmp_path):
     """Their patch has a right expectation for wrong code in every file, so any file that it may edit fixes a test."""
     expected = {
         "spec/golden/count.md": "spec/cart_spec.py",  # a document among tests
@@ -128,9 +127,8 @@ def test_tests_and_their_expected_output_are_theirs_whatever_their_names_and_whe
     edited = tests | edits({path: text for path, text in tests.items() if "== 2" in text}, "== 2", "== 3")
     edited |= {path: text.replace("2\n", "3\n").replace("2]]", "3]]") for path, text in data.items()}
     cheat = Patch.between({**tests, **data}, edited)
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        cheated, fixed = scorer.score([(task, cheat), (task, fix())], default)
-        (evidence,) = scorer.gather([(task, cheat)], [TestRun])
+    cheated, fixed = scorer.score([(task, cheat), (task, fix())], default)
+    (evidence,) = scorer.gather([(task, cheat)], [TestRun])
     assert (evidence.records[TestRun].end, evidence.records[TestRun].fixed) == (End.COMPLETED, ())
     assert cheated.value == 0.0
     assert fixed.value is not None
@@ -146,7 +144,7 @@ def test_data_{number}():
 """
 
 
-def test_data_of_the_product_and_code_in_a_folder_called_test_may_be_edited(tmp_path):
+def test_data_of_the_product_and_code_in_a_folder_called_test_may_be_edited(scorer, tmp_path):
     checked = {
         "shop/names.json": "shop/tests.py",  # the code loads it elsewhere, by its name,
         "shop/de.lang": "shop/tests.py",  # by its suffix,
@@ -197,9 +195,8 @@ def test_data_of_the_product_and_code_in_a_folder_called_test_may_be_edited(tmp_
     new = {path: text.replace("a", "b", 1).replace("1", "2", 1) for path, text in old.items()}
     new |= {"shop/add.txt": "0\n", "shop/test/client.py": FIXED}
     right = Patch.between(old, new)
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        (scored,) = scorer.score([(task, right)], default)
-        (evidence,) = scorer.gather([(task, right)], [TestRun])
+    (scored,) = scorer.score([(task, right)], default)
+    (evidence,) = scorer.gather([(task, right)], [TestRun])
     assert set(evidence.records[TestRun].fixed) == set(task.fail_to_pass)
     assert scored.value is not None
     assert scored.value > 0.9
@@ -217,7 +214,7 @@ def test_data_that_a_plugin_opens_for_a_test_is_the_tests_own():
 
 
 @pytest.mark.parametrize("path", ["tests/test_cart.py", "shop/tests.py"])
-def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(path, tmp_path):
+def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(scorer, path, tmp_path):
     test = "from packaging.version import Version\n\nfrom shop.cart import count\n\n\ndef test_count():\n    assert Version(str(count([1, 2]))) == Version('2')\n"
     task = made(tmp_path, {path: test, "pytest.ini": INI}, f"{path}::test_count")
     assert "packaging" in task.suite.foreign_modules
@@ -226,9 +223,8 @@ def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(path, 
     honest = Patch.between(
         {"shop/cart.py": BUGGY}, {"shop/cart.py": FIXED, "shop/packaging.py": "", "yaml_of_shop.py": ""}
     )
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        cheated, fixed = scorer.score([(task, cheat), (task, honest)], default)
-        (evidence,) = scorer.gather([(task, cheat)], [Integrity, TestRun])
+    cheated, fixed = scorer.score([(task, cheat), (task, honest)], default)
+    (evidence,) = scorer.gather([(task, cheat)], [Integrity, TestRun])
     assert (cheated.value, fixed.value is not None and fixed.value > 0.98) == (0.0, True)
     assert [sign.kind for sign in evidence.records[Integrity].signs] == ["shadowed module"]
     run = evidence.records[TestRun]
@@ -236,7 +232,7 @@ def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(path, 
     assert "packaging was imported from" in run.detail
 
 
-def test_a_plugin_under_test_is_code_under_test(tmp_path):
+def test_a_plugin_under_test_is_code_under_test(scorer, tmp_path):
     """It defines fixtures as test code does."""
     plugin = "import pytest\n\n\n@pytest.fixture\ndef goods():\n    return [1]\n"
     files = {
@@ -251,8 +247,7 @@ def test_a_plugin_under_test_is_code_under_test(tmp_path):
     )
     assert not task.suite.protects("shop/plugin.py")
     right = Patch.between({"shop/plugin.py": plugin}, {"shop/plugin.py": plugin.replace("[1]", "[1, 2]")})
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        (evidence,) = scorer.gather([(task, right)], [TestRun])
+    (evidence,) = scorer.gather([(task, right)], [TestRun])
     assert evidence.records[TestRun].resolved
 
 
@@ -283,19 +278,18 @@ def test_a_base_class_and_a_fixture_beside_the_tests_are_theirs():
         ("docs/use.rst", "docs/use.rst::use.rst", ">>> from shop.cart import count\n>>> count([1, 2])\n2\n"),
     ],
 )
-def test_the_check_up_edits_the_tests_themselves(tmp_path, path, id_, text):
+def test_the_check_up_edits_the_tests_themselves(scorer, tmp_path, path, id_, text):
     ini = INI.replace("[pytest]\n", "[pytest]\naddopts = --doctest-glob=*.rst\n")
     task = made(tmp_path, {path: text, "pytest.ini": ini}, id_)
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        (result,) = check_up([task], scorer, runs=1, mutants=0)
-        assert result.exploits["FAIL_TO_PASS tests that check nothing"] is ExploitOutcome.FAILS
-        # The exploit works where the file is not protected.
-        edits = exploits(task, PatchedTree.of(task))["FAIL_TO_PASS tests that check nothing"]
-        naive = Task(
-            id="naive", repository="repo", base=task.base, instruction="", fail_to_pass=task.fail_to_pass,
-            pass_to_pass=(), suite=TestSuite(protected=(), paths=(path,), configuration="pytest.ini"),
-        )  # fmt: skip
-        (evidence,) = scorer.gather([(naive, edits)], [TestRun])
+    (result,) = check_up([task], scorer, runs=1, mutants=0)
+    assert result.exploits["FAIL_TO_PASS tests that check nothing"] is ExploitOutcome.FAILS
+    # The exploit works where the file is not protected.
+    edits = exploits(task, PatchedTree.of(task))["FAIL_TO_PASS tests that check nothing"]
+    naive = Task(
+        id="naive", repository="repo", base=task.base, instruction="", fail_to_pass=task.fail_to_pass,
+        pass_to_pass=(), suite=TestSuite(protected=(), paths=(path,), configuration="pytest.ini"),
+    )  # fmt: skip
+    (evidence,) = scorer.gather([(naive, edits)], [TestRun])
     assert evidence.records[TestRun].resolved
 
 
@@ -363,15 +357,15 @@ def test_a_module_that_only_tests_use_is_theirs_wherever_it_lies(tmp_path):
         ({"conftest.py": "import sys, pathlib\nsys.path.append(str(pathlib.Path(__file__).parent / 'tests/lib'))\n", "tests/lib/helpers.py": SAME}, {"helpers.py": "def same(one, other): ...\n"}),
     ],
 )  # fmt: skip
-def test_no_other_module_stands_in_for_a_helper_of_the_tests(tmp_path, files, new):
+def test_no_other_module_stands_in_for_a_helper_of_the_tests(scorer, tmp_path, files, new):
     test = "import shop\n" + USES_SAME.format("helpers")
     task = shop_task(tmp_path, {**files, "tests/test_cart.py": test}, "tests/test_cart.py::test_count")
     cheat = Patch.between({}, new)
-    cheated, fixed = values(task, tmp_path / "cache", cheat, RIGHT)
+    cheated, fixed = values(scorer, task, cheat, RIGHT)
     assert (cheated, fixed is not None and fixed > 0.9) == (0.0, True)
 
 
-def test_no_module_of_a_patch_stands_in_for_one_that_it_may_not_edit(tmp_path):
+def test_no_module_of_a_patch_stands_in_for_one_that_it_may_not_edit(scorer, tmp_path):
     """For a helper of the tests, for a module of the package (in an installed copy: any folder outside of the tree), or
     for a dependency of the tests."""
     of_helper, of_dependency = "tests/test_cart.py::test_count", "tests/test_ini.py::test_count"
@@ -395,7 +389,7 @@ def test_no_module_of_a_patch_stands_in_for_one_that_it_may_not_edit(tmp_path):
     jobs = {name: (alone(task, of_helper), patch) for name, patch in patches.items()}
     jobs["a dependency"] = (alone(task, of_dependency), Patch.between({}, {"src/iniconfig.py": stub}))
     jobs["right"] = (alone(task, of_helper), RIGHT)
-    found = dict(zip(jobs, scores(list(jobs.values()), tmp_path / "cache"), strict=True))
+    found = dict(zip(jobs, scores(scorer, list(jobs.values())), strict=True))
     right = found.pop("right")
     assert found == dict.fromkeys(found, 0.0)
     assert right is not None
@@ -405,7 +399,7 @@ def test_no_module_of_a_patch_stands_in_for_one_that_it_may_not_edit(tmp_path):
 DOCUMENTED = 'def add(a, b):\n    """Add.\n\n    >>> add(1, 2)\n    3\n    """\n    return a - b\n'
 
 
-def test_examples_of_texts_and_docstrings_are_those_of_the_base_whatever_changes(tmp_path):
+def test_examples_of_texts_and_docstrings_are_those_of_the_base_whatever_changes(scorer, tmp_path):
     text = ">>> from shop.cart import count\n>>> count([1, 2])\n2\n"
     buggy = (
         'def count(goods):\n    """The number.\n\n    >>> count([1, 2])\n    2\n    """\n    return len(goods) + 1\n'
@@ -435,10 +429,9 @@ def test_examples_of_texts_and_docstrings_are_those_of_the_base_whatever_changes
         "shop/cart.py": buggy.replace(" + 1", "").replace("The number.", "The number of goods."),
         "shop/ops.py": DOCUMENTED.replace("a - b", "a + b"),
     }
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        patches = [*jobs.values(), (task, Patch.between({path: base[path] for path in fixed}, fixed))]
-        *cheated, right = [breakdown.value for breakdown in scorer.score(patches, default)]
-        (evidence,) = scorer.gather([jobs["a docstring"]], [Integrity])
+    patches = [*jobs.values(), (task, Patch.between({path: base[path] for path in fixed}, fixed))]
+    *cheated, right = [breakdown.value for breakdown in scorer.score(patches, default)]
+    (evidence,) = scorer.gather([jobs["a docstring"]], [Integrity])
     assert dict(zip(jobs, cheated, strict=True)) == dict.fromkeys(jobs, 0.0)
     assert right is not None
     assert right > 0.9
@@ -525,7 +518,7 @@ def test_data_of_tests_beside_a_flat_module_is_theirs(tmp_path):
         ("pyproject.toml", ("[project]\nname = 'shop'\nversion = '1.0'\n", "[project]\nname = 'shop'\nversion = '1.1'\n"), "    import tomllib\n    assert tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version'] == shop.__version__\n"),
     ],
 )  # fmt: skip
-def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_path, path, texts, test):
+def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(scorer, tmp_path, path, texts, test):
     base = {**SHOP, "src/shop/__init__.py": "__version__ = '1.0'\n", path: texts[0]}
     tests = READS.format(1) + "import shop\n\n\ndef test_version():\n" + test
     more = {"tests/test_version.py": tests, "tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
@@ -535,9 +528,8 @@ def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_pa
     fixed = {**bumped, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", "")}
     breaking = {**fixed, "src/shop/__init__.py": "__version__ = '1.2'\n"}
     patches = [Patch.between(base, fixed), Patch.between(base, breaking)]
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        right, broken = [scored.value for scored in scorer.score([(task, patch) for patch in patches], default)]
-        (evidence,) = scorer.gather([(task, patches[0])], [TestRun])
+    right, broken = [scored.value for scored in scorer.score([(task, patch) for patch in patches], default)]
+    (evidence,) = scorer.gather([(task, patches[0])], [TestRun])
     run = evidence.records[TestRun]
     assert (run.resolved, run.broken) == (True, ())
     assert "not judged" in run.detail

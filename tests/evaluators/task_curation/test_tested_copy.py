@@ -50,17 +50,15 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def runs(repo: Path, tmp_path: Path, *patches: Patch, ids: tuple[str, ...] = ()) -> list[TestRun | str]:
+def runs(scorer: Scorer, repo: Path, tmp_path: Path, *patches: Patch, ids: tuple[str, ...] = ()) -> list[TestRun | str]:
     """The evidence of each patch, or why it is unscored."""
-    cache = tmp_path / "cache"
-    task = local_task(repo, ids, runs=1, cache=cache, tell=lambda _: None)
-    with Scorer(workers=1, cache=cache) as scorer:
-        evidence = scorer.gather([(task, patch) for patch in patches], [TestRun])
+    task = local_task(repo, ids, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
+    evidence = scorer.gather([(task, patch) for patch in patches], [TestRun])
     return [item.records.get(TestRun) or item.infrastructure[TestRun] for item in evidence]
 
 
 @pytest.mark.parametrize("folder", ["", "src/", "lib/", "code/python/"])
-def test_packages_that_the_runner_or_a_plugin_imports_are_tested_in_the_tree(folder, tmp_path):
+def test_packages_that_the_runner_or_a_plugin_imports_are_tested_in_the_tree(scorer, folder, tmp_path):
     names = ("iniconfig", "packaging", "pluggy", "sortedcontainers")
     packages = {f"{folder}{name}/__init__.py": VALUE + FOR_HYPOTHESIS for name in names}
     tests = {
@@ -73,12 +71,12 @@ def test_packages_that_the_runner_or_a_plugin_imports_are_tested_in_the_tree(fol
         Patch.between(packages, {path: text.replace("return 1", line) for path, text in packages.items()})
         for line in ("return 2 - 1", "return 2")
     ]
-    good, bad = runs(repo, tmp_path, *patches)
+    good, bad = runs(scorer, repo, tmp_path, *patches)
     assert (good.end, good.broken) == (End.COMPLETED, ())
     assert (bad.end, bad.broken) == (End.COMPLETED, tuple(f"{path}::test_value" for path in tests))
 
 
-def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_path):
+def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(scorer, tmp_path):
     test = "import sortedcontainers\n\ndef test_it():\n    assert sortedcontainers.SortedList([2, 1])[0] == 1\n"
     package = "from sortedcontainers.lists import SortedList, SortedSet\n"
     lists = FOR_HYPOTHESIS.lstrip()
@@ -89,20 +87,20 @@ def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_
         + "".join(f"-{line}\n" for line in text.splitlines())
         for path, text in names.items()
     )
-    (run,) = runs(repo, tmp_path, Patch(removal), ids=("tests/test_it.py::test_it",))
+    (run,) = runs(scorer, repo, tmp_path, Patch(removal), ids=("tests/test_it.py::test_it",))
     assert (run.end, run.resolved) == (End.CRASHED, False)
     assert "sortedcontainers was imported from /" in run.detail
     assert "not from the repository" in run.detail
 
 
-def test_the_runner_of_the_tests_cannot_be_the_code_under_test(tmp_path):
+def test_the_runner_of_the_tests_cannot_be_the_code_under_test(scorer, tmp_path):
     test = "import pytest\n\ndef test_it():\n    assert pytest.__version__ == '0'\n\ndef test_other():\n    pass\n"
     repo = write(tmp_path / "repo", {"src/pytest/__init__.py": "__version__ = '0'\n", "tests/test_it.py": test})
     with pytest.raises(
         UserError,
         match=r"pytest was imported from /.*, not from the repository.*patches of pytest itself can.t be scored.*`python_path=FOLDER`",
     ):
-        runs(repo, tmp_path)
+        runs(scorer, repo, tmp_path)
 
 
 def test_a_package_of_another_project_is_not_shadowed_by_a_vendored_copy(tmp_path):
@@ -170,14 +168,16 @@ def extension(built, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_extension_is_built_again_from_the_files_that_its_compiler_reads(extension, tmp_path):
+def test_an_extension_is_built_again_from_the_files_that_its_compiler_reads(scorer, extension, tmp_path):
     patches = (
         number("#define NUMBER 1"),
         number('#define NUMBER "1"'),
         number("#define NUMBER 4", "shop/unused.h", "#define NUMBER 3"),
         number("#error no"),
     )
-    fix, broken, unrelated, uncompiled = runs(extension, tmp_path, *patches, ids=("tests/test_it.py::test_value",))
+    fix, broken, unrelated, uncompiled = runs(
+        scorer, extension, tmp_path, *patches, ids=("tests/test_it.py::test_value",)
+    )
     assert fix.resolved
     assert broken.end is End.CRASHED or not broken.resolved
     assert (unrelated.end, unrelated.broken, unrelated.resolved) == (End.COMPLETED, (), False)
@@ -187,7 +187,7 @@ def test_an_extension_is_built_again_from_the_files_that_its_compiler_reads(exte
 
 @pytest.mark.slow
 def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored_and_a_policy_gains_nothing_by_it(
-    extension, tmp_path
+    scorer, extension, tmp_path
 ):
     """Unscored for who asks for a verdict; in training and evaluation the worst that an attempt can be."""
     (extension / "setup.py").write_text("raise SystemExit('error: no such tool')\n")
@@ -196,11 +196,10 @@ def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored_and_a_polic
     names = {"policy": "p", "temperature": 0.0, "seed": 0}
     patches = (number("#define NUMBER 1"), Patch("--- /dev/null\n+++ b/README\n@@ -0,0 +1,1 @@\n+Hello\n"))
     rollouts = [Rollout(task_id=task.id, sample=sample, patch=patch, **names) for sample, patch in enumerate(patches)]
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        untestable, unrelated = scorer.gather([(task, patch) for patch in patches], [TestRun])
-        assert scorer.score([(task, patches[0])], default)[0].value is None
-        rows = evaluate(rollouts, [task], scorer, default, tmp_path / "rows.jsonl")
-        attempts = judge(rollouts, {task.id: task}, scorer, DEFAULT_TRAINING_REWARD)
+    untestable, unrelated = scorer.gather([(task, patch) for patch in patches], [TestRun])
+    assert scorer.score([(task, patches[0])], default)[0].value is None
+    rows = evaluate(rollouts, [task], scorer, default, tmp_path / "rows.jsonl")
+    attempts = judge(rollouts, {task.id: task}, scorer, DEFAULT_TRAINING_REWARD)
     reason = untestable.infrastructure[TestRun]
     assert reason.startswith(f"{UNTESTABLE}shop/number.h is compiled into shop/_fast.")
     assert "which could not be built again: error: no such tool" in reason
@@ -215,12 +214,12 @@ def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored_and_a_polic
 
 
 @pytest.mark.slow
-def test_a_python_file_behind_a_compiled_one_of_its_name_leaves_the_patch_unscored(extension, tmp_path):
+def test_a_python_file_behind_a_compiled_one_of_its_name_leaves_the_patch_unscored(scorer, extension, tmp_path):
     (extension / "shop" / "_fast.py").write_text("def value():\n    return 1\n")
     change = Patch.between(
         {"shop/_fast.py": "def value():\n    return 1\n"}, {"shop/_fast.py": "def value():\n    return 3\n"}
     )
-    (reason,) = runs(extension, tmp_path, change, ids=("tests/test_it.py::test_value",))
+    (reason,) = runs(scorer, extension, tmp_path, change, ids=("tests/test_it.py::test_value",))
     assert reason.startswith(f"{UNTESTABLE}shop/_fast.py is compiled into shop/_fast.")
     assert "the build of the project does not make it" in reason
 
