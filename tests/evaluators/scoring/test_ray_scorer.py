@@ -53,9 +53,16 @@ def patches(edit, fix):
     ]
 
 
-def test_a_cluster_says_what_one_machine_says(task, patches, tmp_path):
+@pytest.fixture(scope="module")
+def one_machine(tmp_path_factory):
+    """The cache of a scorer without a cluster: the same patches are compared with several times."""
+    return tmp_path_factory.mktemp("one")
+
+
+def test_a_cluster_says_what_one_machine_says(task, patches, one_machine, tmp_path):
+    patches = patches[:12]  # no node is lost, so that a few for each node suffice
     jobs = [(task, patch) for patch in [*patches, *patches[:3]]]
-    with Scorer(cache=tmp_path / "one") as scorer:
+    with Scorer(cache=one_machine) as scorer:
         here = scorer.score(jobs, rewards.default)
     with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
         seen = []
@@ -72,7 +79,7 @@ def test_a_cluster_says_what_one_machine_says(task, patches, tmp_path):
         ]
 
 
-def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, patches, tmp_path):
+def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, patches, one_machine, tmp_path):
     extra = cluster.add_node(num_cpus=1)
     jobs = [(task, patch) for patch in patches]
     with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
@@ -87,7 +94,7 @@ def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, p
     assert done == sorted(set(done))
     assert done[-1] == len(jobs)
     assert extra.node_id not in nodes
-    with Scorer(cache=tmp_path / "one") as scorer:
+    with Scorer(cache=one_machine) as scorer:
         here = scorer.gather(jobs, [TestRun])
     for one, other in zip(found, here, strict=True):
         assert one.records[TestRun].outcomes == other.records[TestRun].outcomes
@@ -162,7 +169,9 @@ def served(cluster, task, folder):
         assert process.wait(120) == 0, (folder / "log").read_text()
 
 
-def test_a_server_on_the_cluster_loses_and_doubles_nothing_as_a_node_is_killed(cluster, task, patches, tmp_path):
+def test_a_server_on_the_cluster_loses_and_doubles_nothing_as_a_node_is_killed(
+    cluster, task, patches, one_machine, tmp_path
+):
     import httpx2
 
     extra = cluster.add_node(num_cpus=1)
@@ -178,7 +187,7 @@ def test_a_server_on_the_cluster_loses_and_doubles_nothing_as_a_node_is_killed(c
         verdicts = client.score(answers)
         killer.join()
         ran = executions()
-    with Scorer(cache=tmp_path / "one") as scorer:
+    with Scorer(cache=one_machine) as scorer:
         here = scorer.score([(task, patch) for patch in patches], rewards.tests)
     assert [verdict.value for verdict in verdicts] == [each.value for each in [*here, *here[:8]]]
     assert ran <= len(patches), "an execution whose answer came is not made again"
