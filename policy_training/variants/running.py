@@ -217,6 +217,7 @@ class VariantRuns:
             reward=variant.reward,
             seed=seed,
             stability=variant.stability,
+            cascade=variant.cascade,
             probe_tasks=tasks.validation[: variant.probed],
         )
         learned = tasks.demonstrations if plan.algorithm == "sft" else self._trained_on(seed)
