@@ -19,9 +19,9 @@ from regrade.policy_training.environments.step_rewards import StepCosts, StepRew
 from regrade.policy_training.recipe.phases import agent_format
 from regrade.policy_training.recipe_files import SHIPPED, TrainingRecipe, read_recipe, shipped_recipes
 from regrade.policy_training.study import settings as study
-from regrade.policy_training.train import TrainingPlan
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, OnlineSettings, PPOSettings, SFTSettings
+from regrade.policy_training.training_plan import TrainingPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = """\
