@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -45,6 +46,8 @@ class _Installer:
     command: Callable[[Path], list[str]]
     """(folder with copies of the manifests) -> the command, which runs there."""
     environment: Callable[[Path], Mapping[str, str]] = lambda _: {}
+    adapted: Callable[[Mapping[str, bytes]], Mapping[str, bytes]] = lambda texts: texts
+    """Manifest -> text: what the command is given of them."""
     mark: bytes = b""
     """Tells installers with the same manifests apart."""
 
@@ -67,7 +70,9 @@ def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None
     installer = None if choose is None else choose(suite, root)
     if installer is None:
         return None
-    texts = {name: (root / name).read_bytes() for name in installer.manifests if (root / name).is_file()}
+    texts = installer.adapted(
+        {name: (root / name).read_bytes() for name in installer.manifests if (root / name).is_file()}
+    )
     parts = [name.encode() + b"\0" + text for name, text in texts.items()]
     parts += [_version(suite.runner).encode(), *([installer.mark] if installer.mark else [])]
     key = hashlib.sha256(b"\0\0".join(parts)).hexdigest()[:16]
@@ -203,6 +208,14 @@ def _declared(manifest: Mapping[str, Any], *keys: str) -> frozenset[str]:
     return frozenset(name for table in tables if isinstance(table, dict) for name in table)
 
 
+def _without_tools(texts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Without a lock, npm would choose a version of each development dependency, though it installs none of them."""
+    if any(name in texts for name in NPM_LOCKS):
+        return texts
+    manifest = {key: value for key, value in json.loads(texts["package.json"]).items() if key != "devDependencies"}
+    return {**texts, "package.json": json.dumps(manifest).encode()}
+
+
 def _npm(folder: Path) -> list[str]:
     """No script of a package runs. Without a lock, npm chooses the newest versions that fit, and leaves none.
 
@@ -218,7 +231,9 @@ _NPM = _Installer(
     folder=NODE_MODULES,
     command=_npm,
 )
-_NPM_RUNTIME = replace(_NPM, command=lambda folder: [*_npm(folder), "--omit=dev"], mark=b"runtime")
+_NPM_RUNTIME = replace(
+    _NPM, command=lambda folder: [*_npm(folder), "--omit=dev"], adapted=_without_tools, mark=b"runtime"
+)
 PROGRAMS: Mapping[str, str] = MappingProxyType({"vitest": "node"})
 """Runner -> the program that it needs, if that has another name."""
 _INSTALLERS: Mapping[str, Callable[[TestSuite, Path], _Installer | None]] = MappingProxyType(
