@@ -7,6 +7,7 @@ and caches are left out.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import stat
@@ -135,8 +136,22 @@ def _from_archive(
     with tempfile.TemporaryDirectory(dir=cache / REPOSITORIES, prefix=".unpack-") as name:
         folder = Path(name, "unpacked")
         root = _unzip(archive, folder) if archive.name.endswith(".zip") else unpack(archive, folder)
-        repository = _copied(Tree(root), None, _plain_name(_stem(root.name)), source, cache, tell)
-    return replace(repository, version=version)
+        packed = _npm_package(root)
+        name = packed.get("name", _stem(root.name))
+        repository = _copied(Tree(root), None, _plain_name(name), source, cache, tell)
+    return replace(repository, version=version or packed.get("version", ""))
+
+
+def _npm_package(root: Path) -> Mapping[str, str]:
+    """Name and version of what `npm pack` wrote, whose folder is always called `package`; empty for others."""
+    if root.name != "package":
+        return {}
+    try:
+        manifest = json.loads((root / "package.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {key: manifest.get(key) for key in ("name", "version")} if isinstance(manifest, dict) else {}
+    return {key: value for key, value in found.items() if isinstance(value, str) and value}
 
 
 def _unzip(archive: Path, folder: Path) -> Path:

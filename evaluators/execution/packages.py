@@ -10,14 +10,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import installed
+from regrade.evaluators.execution.activity import Reporter, listener
+from regrade.evaluators.execution.script_imports import imported_packages, manifest_of
 from regrade.evaluators.inside.go_command import MODULES
 from regrade.evaluators.storage.file_locks import locked
 
@@ -26,6 +29,8 @@ PACKAGES, COMPLETE = "packages", "complete"
 NODE_MODULES = "node_modules"
 NPM_LOCKS = ("package-lock.json", "npm-shrinkwrap.json")
 LOCKS = ("go.sum", *NPM_LOCKS)
+RUNTIME = ("dependencies", "optionalDependencies", "peerDependencies")
+"""Tables of package.json with packages that the code itself imports."""
 INSTALL_SECONDS = 900
 _REQUIRE = re.compile(r"^(?:require\b|\s+\S+\.\S+/\S+ v\d)", re.MULTILINE)
 
@@ -38,33 +43,39 @@ class _Installer:
     """Files that decide what is installed: the declaration first, then its lock."""
     folder: str
     """Name of the folder of installed packages."""
-    is_needed: Callable[[Path], bool]
-    """(root of the repository) -> does it need packages that are not among its files?"""
     command: Callable[[Path], list[str]]
     """(folder with copies of the manifests) -> the command, which runs there."""
     environment: Callable[[Path], Mapping[str, str]] = lambda _: {}
+    adapted: Callable[[Mapping[str, bytes]], Mapping[str, bytes]] = lambda texts: texts
+    """Manifest -> text: what the command is given of them."""
+    mark: bytes = b""
+    """Tells installers with the same manifests apart."""
 
 
 def installed_packages(suite: TestSuite, root: Path, cache: Path) -> Path | None:
     """The folder of installed packages, which is no part of the repository's tree; None: there is none.
 
-    For Node it is `node_modules` inside the repository; for Go, and for Vitest if the repository does not contain it, a
-    folder in the cache, filled when it is first needed.
+    For Node it is `node_modules` inside the repository; for Go, and for Node if the repository does not contain what
+    its tests import, a folder in the cache, filled when it is first needed.
 
     Raises:
         UserError: the packages can't be installed; with the reason.
     """
     folder = root / NODE_MODULES
-    if suite.image is not None or suite.runner == "node":
+    if suite.image is not None or (suite.runner == "node" and folder.is_dir()):
         return folder if folder.is_dir() else None
     if suite.runner in PROGRAMS and (folder / suite.runner).is_dir():
         return folder  # your own; one that holds only caches of tools does not count
-    installer = _INSTALLERS.get(suite.runner)
-    if installer is None or not installer.is_needed(root):
+    choose = _INSTALLERS.get(suite.runner)
+    installer = None if choose is None else choose(suite, root)
+    if installer is None:
         return None
-    texts = {name: (root / name).read_bytes() for name in installer.manifests if (root / name).is_file()}
+    texts = installer.adapted(
+        {name: (root / name).read_bytes() for name in installer.manifests if (root / name).is_file()}
+    )
     parts = [name.encode() + b"\0" + text for name, text in texts.items()]
-    key = hashlib.sha256(b"\0\0".join([*parts, _version(suite.runner).encode()])).hexdigest()[:16]
+    parts += [_version(suite.runner).encode(), *([installer.mark] if installer.mark else [])]
+    key = hashlib.sha256(b"\0\0".join(parts)).hexdigest()[:16]
     return _installed(installer, texts, cache / PACKAGES / key)
 
 
@@ -105,7 +116,9 @@ def _installed(installer: _Installer, texts: Mapping[str, bytes], place: Path) -
             place.mkdir()
             for name, text in texts.items():
                 (place / name).write_bytes(text)
-            _run(installer.command(place), {**os.environ, **installer.environment(place)}, place)
+            command = installer.command(place)
+            with Reporter(listener()).running(f"{' '.join(command[:3])}, for {', '.join(texts)}", 0):
+                _run(command, {**os.environ, **installer.environment(place)}, place)
             (place / installer.folder).mkdir(exist_ok=True)
             (place / COMPLETE).touch()
     return place / installer.folder
@@ -137,9 +150,12 @@ def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> No
 # ---------------------------------------------------------------- Go
 
 
-def _needs_modules(root: Path) -> bool:
+def _go(_: TestSuite, root: Path) -> _Installer | None:
+    """None: the module needs no other, or contains them."""
     manifest = root / "go.mod"
-    return manifest.is_file() and not (root / "vendor").is_dir() and bool(_REQUIRE.search(manifest.read_text("utf-8")))
+    if not manifest.is_file() or (root / "vendor").is_dir() or not _REQUIRE.search(manifest.read_text("utf-8")):
+        return None
+    return _GO
 
 
 def _go_environment(folder: Path) -> Mapping[str, str]:
@@ -158,7 +174,6 @@ def _go_environment(folder: Path) -> Mapping[str, str]:
 _GO = _Installer(
     manifests=("go.mod", "go.sum"),
     folder=MODULES,
-    is_needed=_needs_modules,
     command=lambda _: ["go", "mod", "download"],
     environment=_go_environment,
 )
@@ -166,12 +181,39 @@ _GO = _Installer(
 # ---------------------------------------------------------------- npm
 
 
-def _needs_npm(root: Path) -> bool:
-    try:
-        manifest = json.loads((root / "package.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and any(manifest.get(key) for key in ("dependencies", "devDependencies"))
+def _npm_of_vitest(_: TestSuite, root: Path) -> _Installer | None:
+    """All that package.json declares: Vitest is among it, and its configuration may load the rest."""
+    manifest = manifest_of(root)
+    return _NPM if manifest.get("dependencies") or manifest.get("devDependencies") else None
+
+
+def _npm_of_node(suite: TestSuite, root: Path) -> _Installer | None:
+    """Node's own runner needs nothing, so packages are installed only if the tests, or what they test, import one.
+
+    The development dependencies, mostly tools, are left out unless a test imports one.
+    """
+    manifest = manifest_of(root)
+    runtime, development = _declared(manifest, *RUNTIME), _declared(manifest, "devDependencies")
+    if not runtime and not development:
+        return None
+    imported = set(imported_packages(root, suite.paths))
+    if imported & development - runtime:
+        return _NPM
+    return _NPM_RUNTIME if imported & runtime else None
+
+
+def _declared(manifest: Mapping[str, Any], *keys: str) -> frozenset[str]:
+    """The names of the packages in these tables of a package.json."""
+    tables = (manifest.get(key) for key in keys)
+    return frozenset(name for table in tables if isinstance(table, dict) for name in table)
+
+
+def _without_tools(texts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Without a lock, npm would choose a version of each development dependency, though it installs none of them."""
+    if any(name in texts for name in NPM_LOCKS):
+        return texts
+    manifest = {key: value for key, value in json.loads(texts["package.json"]).items() if key != "devDependencies"}
+    return {**texts, "package.json": json.dumps(manifest).encode()}
 
 
 def _npm(folder: Path) -> list[str]:
@@ -187,9 +229,15 @@ def _npm(folder: Path) -> list[str]:
 _NPM = _Installer(
     manifests=("package.json", *NPM_LOCKS),
     folder=NODE_MODULES,
-    is_needed=_needs_npm,
     command=_npm,
+)
+_NPM_RUNTIME = replace(
+    _NPM, command=lambda folder: [*_npm(folder), "--omit=dev"], adapted=_without_tools, mark=b"runtime"
 )
 PROGRAMS: Mapping[str, str] = MappingProxyType({"vitest": "node"})
 """Runner -> the program that it needs, if that has another name."""
-_INSTALLERS: Mapping[str, _Installer] = MappingProxyType({"go": _GO, "vitest": _NPM})
+_INSTALLERS: Mapping[str, Callable[[TestSuite, Path], _Installer | None]] = MappingProxyType(
+    {"go": _go, "vitest": _npm_of_vitest, "node": _npm_of_node}
+)
+"""Runner -> (suite, root of the repository) -> how the packages are installed that are not among its files; None: it
+needs none."""

@@ -146,7 +146,7 @@ def built_repository(
     report = progress or ignore_progress
     place = usable(checked_path("cache", cache) if cache else default_cache())
     runs = checked_count("runs", runs) or 3
-    report("copying the repository", 0, 0)
+    report(f"fetching {source}", 0, 0)
     repository = open_repository(str(source), place, tell)
     installed = _installed(repository, scorer, python, place, report, tell)
     repository, environment = installed.repository, installed.environment
@@ -211,6 +211,7 @@ def _installed(
     if python is not None:
         return _Installed(repository, (str(checked_path("python", python).absolute()),))
     if not _has_python(repository):
+        report(f"{repository.name}: installing what its tests import", 0, 0)
         return _Installed(repository)
     report(f"{repository.name}: building the environment of the tests", 0, 0)
     environment = build_environment(repository, scorer.sandbox, cache, tell)

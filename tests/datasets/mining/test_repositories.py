@@ -118,3 +118,20 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, source: str, message: st
         open_repository(source.format(tmp_path), tmp_path / "cache")
     cache = tmp_path / "cache"
     assert not cache.exists() or [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_what_npm_packed_has_the_name_of_its_manifest(tmp_path: Path) -> None:
+    packed = tmp_path / "packed" / "package"
+    (packed / "lib").mkdir(parents=True)
+    (packed / "lib" / "cart.js").write_text("")
+    for manifest, name, version in (
+        ('{"name": "@team/shop", "version": "1.2.0"}', "team-shop", "1.2.0"),
+        ('{"name": 1}', "package", ""),
+        ("[]", "package", ""),
+    ):
+        (packed / "package.json").write_text(manifest)
+        with tarfile.open(tmp_path / "shop-1.2.0.tgz", "w:gz") as archive:
+            archive.add(packed, "package")
+        opened = open_repository(str(tmp_path / "shop-1.2.0.tgz"), tmp_path / "cache")
+        assert (opened.name, opened.version) == (name, version)
+        assert opened.tree.paths() == ["lib/cart.js", "package.json"]
