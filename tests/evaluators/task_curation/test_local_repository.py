@@ -54,7 +54,8 @@ def test_the_passing_tests_are_guarded_and_the_named_ones_wanted(repository, tas
 
 
 @pytest.mark.usefixtures("own_preparations")
-def test_the_first_patch_finds_what_the_runs_at_the_base_prepared(repository, task, fix, cache, monkeypatch):
+def test_the_first_patch_finds_what_the_runs_at_the_base_prepared(repository, task, fix, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
     monkeypatch.setattr(warm_start, "_fill", None)  # which starts a worker that collects the tests
     made, _ = make(repository, *task.fail_to_pass, cache=cache)
     (prepared,) = (cache / "bytecode").glob("*/*/preparation.json")
