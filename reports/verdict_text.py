@@ -54,7 +54,10 @@ def _headline_of_candidate(pairs: Sequence[Pair]) -> str:
         baselines.setdefault(clause, []).append(pair.baseline.label)
         last_words[clause] = "or" if pair.best.verdict in ("no difference shown", "not comparable") else "and"
     clauses = [clause.format(_join(labels, last_words[clause])) for clause, labels in baselines.items()]
-    return f"{pairs[0].candidate.label} {_join(clauses, 'and')}"
+    text = _join(clauses, "and")
+    if len(clauses) > 1 and any("," in clause for clause in clauses):  # a comma ends a clause that has one itself
+        text = f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
+    return f"{pairs[0].candidate.label} {text}"
 
 
 def _clause(comparison: Comparison) -> str:

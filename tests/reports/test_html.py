@@ -123,6 +123,9 @@ def test_the_headline_tells_of_every_candidate():
     assert headline([]) == ""
     assert headline([same, control]) == "A is not shown to differ from X and improves on Y"
     assert headline([same, control, worse]) == "A is not shown to differ from X and improves on Y; B is worse than X"
+    open_one = verdict_of("a", "x", "inconclusive")
+    expected = "A fixes more than X, non-inferiority on breakage not shown, and improves on Y"
+    assert headline([open_one, control]) == expected
     both = [worse, verdict_of("b", "y", "regressed")]
     assert headline(both) == "B is worse than X and Y"
     assert verdicts([same, control, worse]) == ("no difference shown", "regressed")
