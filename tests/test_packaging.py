@@ -141,7 +141,15 @@ def test_the_wheel_holds_every_module_with_its_data_and_works(tmp_path: Path) ->
     wanted = {
         f"regrade/{path.relative_to(ROOT).as_posix()}"
         for layer in LAYERS
-        for pattern in ("*.py", "py.typed", "templates/*", "shipped/*.json", "cross_module/*.json", "recipes/*.toml")
+        for pattern in (
+            "*.py",
+            "py.typed",
+            "templates/*",
+            "shipped/*.json",
+            "cross_module/*.json",
+            "recipes/*.toml",
+            "sandboxes/hosts",
+        )
         for path in (ROOT / layer).rglob(pattern)
         if path.is_file() and "__pycache__" not in path.parts
     }
