@@ -1,4 +1,4 @@
-"""What the tests of the base do themselves is no sign of cheating, and is found out once for many patches."""
+"""What the tests of the base do themselves is no sign of cheating, and is measured once for many patches."""
 
 from __future__ import annotations
 
