@@ -3,8 +3,8 @@
 Each is a pinned release, fetched by pip, npm or apt, and given to `regrade tasks build` with a limit and nothing else.
 For each source the table has the valid tasks of the tried candidates, and the seconds of all their executions for each
 valid task; for the whole command, its wall and CPU time, which include the environment. A repository without a task has
-the reason instead. The figures of a repository are stored in the folder, so that the same command goes on where it was
-stopped.
+the reason instead. The figures of a built repository are stored in the folder, so that the same command goes on where
+it was stopped.
 
     python benchmarks/ten_repositories.py --out /tmp/ten
     python benchmarks/ten_repositories.py --out /tmp/ten --only itsdangerous --only go-version
@@ -131,7 +131,8 @@ def _measured(repository: Repository, options: Sequence[str], out: Path) -> Mapp
     else:
         value = json.loads(printed)
         figures = {"tasks": value["tasks"], **times, "notes": notes, "yield": _by_source(value["yield"])}
-    stored.write_text(json.dumps(figures, indent=2) + "\n")
+    if not build.returncode:  # a failure may be that of a busy machine: the same command tries again
+        stored.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
 
 

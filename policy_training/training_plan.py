@@ -53,7 +53,7 @@ class TrainingPlan:
     seed: int = 0
     """Of all random choices. Default: 0."""
     agent: AgentFormat | None = None
-    """Train an agent, which acts over several turns and sees what comes of it; its checkpoints keep the format. `sft`
+    """Train an agent, which acts over several turns and sees the results; its checkpoints keep the format. `sft`
     then learns demonstrations that are executed. Default: None: a policy that answers once."""
     demonstrations: Path | None = None
     """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
