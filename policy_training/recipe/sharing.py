@@ -42,11 +42,13 @@ def take_parts(
         for part in filter(is_ready, left):
             try:
                 with lock(part):
-                    if not is_done(part):  # another process may have ended it just now
+                    ended_elsewhere = is_done(part)  # since we looked
+                    if not ended_elsewhere:
                         run(part)
             except RunBusyError:
                 continue
-            yield part
+            if not ended_elsewhere:
+                yield part
             break
         else:
             time.sleep(POLL_SECONDS)
