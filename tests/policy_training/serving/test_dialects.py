@@ -152,11 +152,11 @@ def test_openenv_plays_an_episode_of_one_step(server: RewardServer) -> None:
     started = HTTP.post(f"{server.url}/reset", json={"seed": 1}).json()
     assert (started["reward"], started["done"]) == (None, False)
     observation = started["observation"]
-    assert (observation["task_id"], "Mend total." in observation["prompt"][-1]["content"]) == ("shop", True)
+    assert (observation["task_id"], "Mend total." in observation["messages"][-1]["content"]) == ("shop", True)
     step = {"episode_id": observation["episode_id"], "action": {"text": EDITS}, "timeout_s": 60}
     ended = HTTP.post(f"{server.url}/step", json=step).json()
     assert (ended["reward"], ended["done"]) == (1.0, True)
-    assert ended["observation"]["components"]["fixed"] == 1.0
+    assert ended["observation"]["metadata"]["components"]["fixed"] == 1.0
     state = HTTP.get(f"{server.url}/state", params={"episode_id": observation["episode_id"]}).json()
     assert (state["step_count"], state["task_id"]) == (1, "shop")
     assert HTTP.post(f"{server.url}/reset").json()["observation"]["task_id"] == "shop"
