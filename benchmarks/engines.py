@@ -33,9 +33,10 @@ from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.recipe.settings import Recipe
 from regrade.policy_training.recipe.tasks import showing_a_file, spread
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import OnlineSettings
+from regrade.policy_training.training_plan import TrainingPlan
 from regrade.reports.number_format import number, percent
 from regrade.reports.variant_tables import markdown_table
 

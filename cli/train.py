@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.recipe_files import TrainingRecipe
-    from regrade.policy_training.train import TrainingPlan
+    from regrade.policy_training.training_plan import TrainingPlan
 
 
 @contextmanager
@@ -94,8 +94,8 @@ def _plan(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingPlan:
     """What the recipe and the options ask for, checked before any test is run."""
     from regrade.policy_training.environments.reward_check import check_teaches
     from regrade.policy_training.policies.models import check_model
-    from regrade.policy_training.train import TrainingPlan
     from regrade.policy_training.trainers.resuming import ResumePoints
+    from regrade.policy_training.training_plan import TrainingPlan
 
     plan = TrainingPlan.of(recipe)
     check_model(plan.model)

@@ -77,6 +77,10 @@ class VariantTraining:
         waited = math.fsum([*self._values("execution_seconds"), *self._values("waiting_seconds")])
         return waited / spent if spent and self._values("execution_seconds") else math.nan
 
+    def total(self, key: str) -> float:
+        """Over the steps; 0 if no step has it."""
+        return math.fsum(self._values(key))
+
     @property
     def differing_groups(self) -> float:
         """Share of the groups with different rewards: of the others nothing is learned."""

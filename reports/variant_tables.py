@@ -12,6 +12,8 @@ from regrade.evaluators.analysis.component_effects import GROUPS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, Metric, estimate
 from regrade.evaluators.analysis.training_audit import TrainingAudit, audit_steps
 from regrade.evaluators.analysis.variant_differences import VariantDifference, differences_from
+from regrade.policy_training.environments.stops import CascadeStage
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.reports.number_format import duration, figure, number, percent, signed
 from regrade.reports.variant_results import VariantResult, VariantTraining
 
@@ -83,6 +85,38 @@ def trainings_table(results: VariantResults) -> str:
         )
     head = ["variant", "wall time", "steps", "attempts", "tokens/s", "waits for tests", "groups that differ"]
     return markdown_table([*head, "last KL", "clipped", "last entropy", "alarms", "rollbacks"], rows)
+
+
+def executions_table(results: VariantResults) -> str:
+    """What each training executed, as means over the seeds: attempts, the distinct patches of which tests ran, which
+    stage of a cascade answered, and what its audits say.
+
+    A patch whose evidence was stored already counts as executed.
+    """
+    rows = []
+    for result in results.values():
+        trainings = list(result.trainings.values())
+        if not trainings or isinstance(result.variant.settings, SFTSettings):
+            continue
+        rows.append(
+            [
+                result.variant.label,
+                duration(_mean(each.seconds for each in trainings)),
+                percent(_mean(each.waiting_share for each in trainings), 0),
+                number(_mean(each.attempts for each in trainings), 0),
+                number(_mean(each.total("executed_patches") for each in trainings), 0),
+                _answered(trainings),
+                percent(_mean(each.last("cascade/wrong") for each in trainings), 0),
+                number(_mean(each.last("cascade/pay_error") for each in trainings), 2),
+            ]
+        )
+    head = ["variant", "wall time", "waits for tests", "attempts", "patches executed", "answered by"]
+    return markdown_table([*head, "audits: wrong stops", "error of pay"], rows)
+
+
+def _answered(trainings: Sequence[VariantTraining]) -> str:
+    shares = {stage: _mean(each.mean(f"cascade/answered/{stage}") for each in trainings) for stage in CascadeStage}
+    return ", ".join(f"{stage} {percent(share, 0)}" for stage, share in shares.items() if not math.isnan(share))
 
 
 def components_table(results: VariantResults) -> str:

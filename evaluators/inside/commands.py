@@ -26,7 +26,7 @@ from regrade.evaluators.inside.command_rows import (
     remove_signature,
 )
 from regrade.evaluators.inside.go_command import GO, GO_CHECK
-from regrade.evaluators.inside.script_commands import VITEST
+from regrade.evaluators.inside.script_commands import REPORTER, SIGNING_JUNIT, VITEST
 
 Write = Callable[[str], None]
 LONGEST_OUTPUT = 200_000
@@ -123,7 +123,9 @@ def check(files: list[str], write: Write) -> int:
 
 def _node(files: Sequence[str], folder: Path) -> list[str]:
     """Only the `spec` reporter shows the standard error of a file."""
-    reports = ("junit", folder / REPORT), ("spec", "stdout")
+    reporter = folder / REPORTER
+    reporter.write_text(SIGNING_JUNIT)
+    reports = (reporter, folder / REPORT), ("spec", "stdout")
     options = [f"--test-reporter{what}" for name, to in reports for what in (f"={name}", f"-destination={to}")]
     return ["node", "--test", *options, *files]
 
@@ -201,7 +203,7 @@ _CARGO_CHECK = CompileCheck(
 )
 RUNNERS: Mapping[str, Runner] = MappingProxyType(
     {
-        "node": Runner(command=_node, read=_junit),
+        "node": Runner(command=_node, read=_junit, signs_report=True),
         "cargo": Runner(command=_cargo, read=_libtest, error=_CARGO_TEST_ERROR),
         "go": GO,
         "vitest": VITEST,

@@ -1,7 +1,8 @@
-"""Vitest: one process for all test files, whose main process writes a signed report.
+"""Vitest, and the signed reports of Vitest and of Node's own test runner.
 
-The code under test runs in children of that process, which may write any file of the run. So the main process reads a
-key from its standard input before it starts them, and signs the report with it: one that a candidate wrote is void.
+The code under test runs in children of the runner's main process, which may write any file of the run. So the main
+process reads a key from its standard input before it starts them, and signs the report with it: one that a candidate
+wrote is void.
 """
 
 from __future__ import annotations
@@ -31,6 +32,20 @@ export default class extends JsonReporter {
   }
 }
 """
+SIGNING_JUNIT = """\
+import { createHmac } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { junit } from 'node:test/reporters';
+
+const key = readFileSync(0);
+
+export default async function* (events) {
+  let report = '';
+  for await (const part of junit(events)) report += part;
+  yield `${createHmac('sha256', key).update(report).digest('hex')}\\n${report}`;
+}
+"""
+"""A reporter of Node's test runner, which loads it before the first test file starts."""
 
 
 def _vitest(files: Sequence[str], folder: Path) -> list[str]:
@@ -47,7 +62,7 @@ def _vitest(files: Sequence[str], folder: Path) -> list[str]:
     return [
         *("node", str(package / _program(manifest["bin"])), "run", f"--reporter={reporter}"),
         *("--no-file-parallelism", "--watch=false"),
-        # Without a server: it would look up the name `localhost`, which sandboxes do not know.
+        # Without a server, which no run needs.
         *("--api.host=127.0.0.1", "--api.middlewareMode"),
         *files,
     ]

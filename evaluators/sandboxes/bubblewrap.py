@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
-from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters, system_mounts
 from regrade.evaluators.sandboxes.piped import PipedSession
 from regrade.evaluators.sandboxes.system_calls import program_descriptor
 
@@ -80,11 +80,10 @@ class Bubblewrap:
         size = str(scratch_mb << 20)
         # By absolute path: bwrap starts with an empty environment.
         command = [shutil.which("bwrap") or "bwrap", *self._namespaces(), "--perms", "0755", "--dir", "/etc"]
-        for path in SYSTEM:
-            if Path(path).is_symlink():
-                command += ["--symlink", str(Path(path).readlink()), path]
-            elif Path(path).exists():
-                command += ["--ro-bind", path, path]
+        for path in filter(os.path.islink, SYSTEM):
+            command += ["--symlink", str(Path(path).readlink()), path]
+        for mount in system_mounts():
+            command += ["--ro-bind", str(mount.source), mount.target]
         # The kernel's message queues outlive their processes: as files, the worker can remove them.
         command += ["--proc", "/proc", "--dev", "/dev", "--mqueue", "/dev/mqueue", "--clearenv"]
         for folder in ("/tmp", "/dev/shm"):

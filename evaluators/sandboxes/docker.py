@@ -17,7 +17,7 @@ from regrade.datasets.tasks import Limits
 from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
-from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters, system_mounts
 from regrade.evaluators.sandboxes.piped import is_ready
 
 LABEL = "org.regrade.worker"
@@ -111,7 +111,7 @@ class Docker:
         from docker.types import Mount as Bind
         from docker.types import Ulimit
 
-        system = [] if self.image else [Mount(Path(path), path) for path in SYSTEM if _is_real(path)]
+        system = [] if self.image else system_mounts()
         binds = [
             Bind(mount.target, str(mount.source.absolute()), type="bind", read_only=not mount.writable)
             for mount in [*system, *mounts]
@@ -261,10 +261,6 @@ class ContainerSession:
 
         with contextlib.suppress(docker.errors.DockerException, OSError):
             self._client.remove_container(self._id, force=True, v=True)
-
-
-def _is_real(path: str) -> bool:
-    return Path(path).exists() and not Path(path).is_symlink()
 
 
 def _host_image(client: Any) -> str:

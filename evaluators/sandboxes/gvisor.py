@@ -16,7 +16,7 @@ from typing import Any
 from regrade.datasets.process_identity import this_process
 from regrade.evaluators.sandboxes.base import Mount, Program
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
-from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters, system_mounts
 from regrade.evaluators.sandboxes.mount_points import mount_points
 from regrade.evaluators.sandboxes.piped import PipedSession
 from regrade.evaluators.sandboxes.scratch import remove
@@ -71,14 +71,13 @@ class GVisor:
 
     def start(self, program: Program) -> RunscSession:
         folders = [Mount(folder, str(folder)) for folder in self._folders(program.python)]
-        system = [Mount(Path(path), path) for path in SYSTEM if Path(path).exists() and not Path(path).is_symlink()]
         python = str(program.python.absolute())
         command = filtered_in_gvisor(python, program.arguments)
         # Named so that the next process removes it if this one is killed.
         bundle = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-gvisor-"))
         try:
             _make_root(bundle / "root")
-            mounts = [*system, *folders, *program.mounts]
+            mounts = [*system_mounts(), *folders, *program.mounts]
             (bundle / "config.json").write_text(json.dumps(_configuration(command, mounts, program)))
             return RunscSession(_command(bundle, mounts), bundle)
         except BaseException:

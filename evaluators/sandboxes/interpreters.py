@@ -8,12 +8,21 @@ import subprocess
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+from regrade.evaluators.sandboxes.base import Mount
 
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"),
     *("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime"),
 )
 """Programs and shared libraries, without the rest of /etc, which may contain secrets."""
+HOSTS = Mount(Path(__file__).with_name("hosts"), "/etc/hosts")
+"""The names in a sandbox's own network: `localhost`, at which many tests start their servers."""
+
+
+def system_mounts() -> list[Mount]:
+    """What a sandbox without an image of its own shows of this machine, beside interpreters; links are not mounted."""
+    real = [path for path in SYSTEM if Path(path).exists() and not Path(path).is_symlink()]
+    return [*(Mount(Path(path), path) for path in real), HOSTS]
 
 
 def plain_path(python: Path) -> Path:

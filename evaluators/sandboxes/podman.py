@@ -21,7 +21,7 @@ from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.docker import HOST_IMAGE, LABEL, OWNER, WORKER_MEMORY_MB, host_archive, labels
-from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.interpreters import HOSTS, Interpreters, system_mounts
 from regrade.evaluators.sandboxes.piped import PipedSession
 from regrade.evaluators.sandboxes.trial import WORKS, problem_of_trial
 
@@ -82,7 +82,7 @@ class Podman:
         return self._session([python, *program.arguments], [*folders, *program.mounts], program)
 
     def _session(self, command: Sequence[str], mounts: Sequence[Mount], program: Program) -> PodmanSession:
-        system = () if self.image else tuple(Mount(Path(path), path) for path in SYSTEM if _is_real(path))
+        system = [HOSTS] if self.image else system_mounts()
         container = f"regrade-{secrets.token_hex(8)}"
         options = [
             *FIXED.split(),
@@ -139,10 +139,6 @@ def _bind(mount: Mount) -> str:
     fields = ("type=bind", f"source={mount.source.absolute()}", f"target={mount.target}", access)
     csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()
-
-
-def _is_real(path: str) -> bool:
-    return Path(path).exists() and not Path(path).is_symlink()
 
 
 def _host_image() -> str:

@@ -23,7 +23,7 @@ class DemoSettings(Recipe):
     reward_model: RewardModelSettings = field(default_factory=lambda: RewardModelSettings(attempts=600))
 
 
-FULL = DemoSettings(check_every=20, held_out=250)
+FULL = DemoSettings(check_every=20, held_out=350, held_out_samples=2)
 QUICK = DemoSettings(
     max_prompt_tokens=90, repositories=2, demonstrations=8, tests_only=16, validation=6, held_out=8, scripted=4,
     sft_steps=3, agent_sft_steps=3, check_every=3, turns=3, test_runs=1, episode_tokens=120,

@@ -111,6 +111,7 @@ class ExecutedTests:
             values = self._with_steps(rollouts, values)
         if (log_metric := kwargs.get("log_metric")) is not None:
             log_metric("execution_seconds", time.perf_counter() - began)
+            log_metric("executed_patches", executed_patches(attempts))
             of_cascade = {} if self.cascade is None else self.cascade.take_numbers()
             numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts), **of_cascade}
             for name, number in numbers.items():
@@ -208,6 +209,19 @@ class EarlyVerdicts:
 def _identity(rollout: Rollout) -> tuple[str, str, bool, bool]:
     """What a verdict depends on."""
     return rollout.task_id, rollout.patch.digest, rollout.well_formed, bool(rollout.lost)
+
+
+def executed_patches(attempts: Sequence[Attempt]) -> float:
+    """Distinct patches of which tests ran, some or all that they can reach."""
+    return float(
+        len(
+            {
+                (attempt.rollout.task_id, attempt.rollout.patch.digest)
+                for attempt in attempts
+                if attempt.run is not None or (attempt.stop is not None and attempt.stop.seen.outcomes)
+            }
+        )
+    )
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:

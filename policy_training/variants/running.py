@@ -29,9 +29,10 @@ from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.sharing import take_parts
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks, informative_tasks
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
+from regrade.policy_training.training_plan import TrainingPlan
 from regrade.policy_training.variants.settings import (
     JUDGED,
     SURVEYED,
@@ -217,6 +218,7 @@ class VariantRuns:
             reward=variant.reward,
             seed=seed,
             stability=variant.stability,
+            cascade=variant.cascade,
             probe_tasks=tasks.validation[: variant.probed],
         )
         learned = tasks.demonstrations if plan.algorithm == "sft" else self._trained_on(seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regrade.datasets.errors import UserError
+from regrade.policy_training.cascade.settings import CascadeSettings
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.recipe.settings import Recipe
 from regrade.policy_training.recipe.sharing import has_finished
@@ -67,6 +68,8 @@ class Variant:
     """The guard. Default: its own defaults."""
     probed: int = 0
     """Validation tasks that the guard probes. Default: 0: no held-out probe."""
+    cascade: CascadeSettings | None = None
+    """When the execution of an attempt stops early. Default: none."""
     as_long_as: str = ""
     """The variant whose wall time, from SFT on, SFT is given. Default: none: a number of steps."""
 
@@ -90,6 +93,7 @@ class Variant:
             "reward": reward,
             "stability": guard,
             "probed": self.probed,
+            "cascade": None if self.cascade is None else self.cascade.to_json(),
             "as_long_as": self.as_long_as,
         }
 

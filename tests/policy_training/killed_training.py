@@ -20,7 +20,8 @@ import torch
 
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.policies.dialogues import _RunningDialogues
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
+from regrade.policy_training.training_plan import TrainingPlan
 
 
 def arm(owner: str, name: str, calls: int, *, before: bool) -> None:

@@ -14,10 +14,11 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.resuming import ResumePoints, _WriteStates
 from regrade.policy_training.trainers.settings import SFTSettings, StabilitySettings
+from regrade.policy_training.training_plan import TrainingPlan
 
 pytestmark = pytest.mark.slow
 

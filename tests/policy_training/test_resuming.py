@@ -27,7 +27,7 @@ from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.settings import Recipe
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog
 from regrade.policy_training.trainers.resuming import ResumePoints, _WriteStates
 from regrade.policy_training.trainers.settings import (
@@ -38,6 +38,7 @@ from regrade.policy_training.trainers.settings import (
     StabilitySettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations
+from regrade.policy_training.training_plan import TrainingPlan
 
 STEPS, EVERY = 6, 3
 """So that a state falls within an epoch of the data, and between the steps that share one generation."""

@@ -16,9 +16,10 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.policy_files import checkpoints_in, entrants_of_checkpoints
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import RewardModelSettings, SFTSettings
+from regrade.policy_training.training_plan import TrainingPlan
 from regrade.reports.results import load_results
 from regrade.reports.summary import summary
 from regrade.rewards import tests as passing

@@ -17,7 +17,7 @@ from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.loading import load_reward_model
-from regrade.policy_training.train import TrainingPlan, train, train_recipe
+from regrade.policy_training.train import train, train_recipe
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import (
     ExpertIterationSettings,
@@ -27,6 +27,7 @@ from regrade.policy_training.trainers.settings import (
     SFTSettings,
     TrainerSettings,
 )
+from regrade.policy_training.training_plan import TrainingPlan
 
 SETTINGS: tuple[TrainerSettings, ...] = (
     SFTSettings(), ExpertIterationSettings(sampling=Sampling(1.0, 6)),

@@ -25,7 +25,7 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.policies.models import LanguageModel, load_model
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers import processes
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.resuming import ResumePoints
@@ -36,6 +36,7 @@ from regrade.policy_training.trainers.settings import (
     SFTSettings,
     StabilitySettings,
 )
+from regrade.policy_training.training_plan import TrainingPlan
 
 STEPS = 3
 GRPO = OnlineSettings(

@@ -22,9 +22,9 @@ from killed_training import arm
 from regrade.datasets.errors import UserError
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training import train as training
-from regrade.policy_training.train import TrainingPlan
 from regrade.policy_training.trainers import stability
 from regrade.policy_training.trainers.executed_tests import ExecutedTests
+from regrade.policy_training.training_plan import TrainingPlan
 
 NUMBER = int(os.environ["RANK"])
 

@@ -63,6 +63,10 @@ def test_no_network():
     with pytest.raises(OSError):
         socket.create_connection(("1.1.1.1", 53), timeout=2)
 
+def test_localhost_is_this_sandbox():
+    with socket.create_server(("localhost", 0)) as server:
+        socket.create_connection(("localhost", server.getsockname()[1]), timeout=2).close()
+
 def test_the_worker_can_not_be_killed():
     try:
         os.kill(1, 9)
@@ -131,7 +135,7 @@ def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
         reply = worker.run(write_files({"test_probes.py": names + PROBES}), Request(suite=TestSuite(), limits=Limits()))
         socket.create_connection(server.getsockname(), timeout=2).close()
     outcomes = statuses(reply)
-    assert len(outcomes) == 23, reply
+    assert len(outcomes) == 24, reply
     assert not [(test, outcome.message) for test, outcome in outcomes.items() if outcome.status != "passed"]
 
 

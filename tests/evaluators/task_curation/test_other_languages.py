@@ -137,6 +137,23 @@ def test_a_runner_that_is_killed_is_not_believed(task, scorer) -> None:  # type:
     assert "reach for the runner" in {sign.kind for sign in found.records[Integrity].signs if sign.conclusive}
 
 
+def test_a_report_that_the_code_under_test_writes_is_void(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    forge = """\
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+const said = readFileSync(`/proc/${process.ppid}/cmdline`, 'utf8').split('\\0');
+for (const each of said.filter((each) => each.includes('destination=/'))) {
+  const to = each.split('=')[1];
+  rmSync(to);
+  const failed = '<testcase name="another"><failure/></testcase>';  // the runner's exit status says that one did
+  writeFileSync(to, `<testsuites><testcase name="adds"/><testcase name="sums"/>${failed}</testsuites>`);
+}
+"""
+    exploit = Patch.between({"src/math.js": FILES["src/math.js"]}, {"src/math.js": forge + FILES["src/math.js"]})
+    (found,) = scorer.gather([(task, exploit)], [TestRun])
+    assert found.records[TestRun].fixed == ()
+    assert set(found.records[TestRun].broken) == set(task.pass_to_pass)
+
+
 def test_a_test_file_that_fails_as_a_whole_says_why_its_tests_are_missing(task, scorer) -> None:  # type: ignore[no-untyped-def]
     (found,) = scorer.gather([(task, edit("src/math.js", "function twice", "function thrice"))], [TestRun, Impact])
     message = found.records[TestRun].outcomes["test/math.test.js::twice > doubles"].message

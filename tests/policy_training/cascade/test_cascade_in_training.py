@@ -13,11 +13,12 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.cascade import Cascade
 from regrade.policy_training.cascade.settings import CascadeSettings
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.cascade_memory import CascadeMemory
 from regrade.policy_training.trainers.resuming import Remembering
 from regrade.policy_training.trainers.settings import OnlineSettings, SFTSettings
+from regrade.policy_training.training_plan import TrainingPlan
 
 
 def test_a_training_logs_its_cascade_and_stores_what_was_executed(

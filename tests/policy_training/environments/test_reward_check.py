@@ -13,9 +13,10 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import OnlineSettings
+from regrade.policy_training.training_plan import TrainingPlan
 from regrade.rewards import Diff, Score, TestRun, reward
 from regrade.rewards.assurance import assured
 from regrade.rewards.builtin import builtin_rewards

@@ -18,9 +18,10 @@ from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.attempts import Attempt
 from regrade.policy_training.environments.reward_components import numbers_of_round, numbers_of_step
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, OnlineSettings, PPOSettings
+from regrade.policy_training.training_plan import TrainingPlan
 from regrade.rewards import resolved, style, tests
 from regrade.rewards.breakdown import Breakdown, Part
 from regrade.rewards.evidence import TestOutcome as Outcome

@@ -13,9 +13,10 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.policies import models
 from regrade.policy_training.policies.models import LanguageModel, check_memory, load_model
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
+from regrade.policy_training.training_plan import TrainingPlan
 
 
 @pytest.fixture(scope="module")

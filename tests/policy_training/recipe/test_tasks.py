@@ -75,8 +75,8 @@ def test_the_settings_fit_together(settings: DemoSettings) -> None:
 
 
 def test_the_verdict_has_the_tasks_and_samples_that_it_needs() -> None:
-    assert FULL.held_out >= 200
-    assert FULL.held_out_samples >= 4
+    assert FULL.held_out >= 300  # tasks narrow an interval more than attempts at them do
+    assert FULL.held_out_samples >= 2
 
 
 def test_tasks_that_no_attempt_moved_are_not_tried_again(make_task: Callable[[str], Task]) -> None:

@@ -15,10 +15,11 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.train import TrainingPlan, train
+from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.tracking import Tracker, check_trackers
+from regrade.policy_training.training_plan import TrainingPlan
 
 BLOCK = 32768
 WHY = "needs the extra `track`"

@@ -13,9 +13,13 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 
 @pytest.mark.parametrize("size", ["FULL", "SHORT", "QUICK"])
-def test_each_variant_differs_and_both_benchmarks_share_the_recipe(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_variant_differs_and_all_benchmarks_share_the_recipe(
+    size: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "reward_model.json").write_text('{"format": 1, "kind": "static", "digest": "0", "details": {}}')
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import _variants
+    import what_a_model_spares
     import what_rewards_teach
     import what_stability_costs
 
@@ -34,6 +38,12 @@ def test_each_variant_differs_and_both_benchmarks_share_the_recipe(size: str, mo
         chosen = stability[name].settings
         assert isinstance(chosen, OnlineSettings)
         return chosen.steps_per_generation * chosen.num_iterations
+
+    spared = what_a_model_spares.variants_of(settings, tmp_path)
+    assert set(spared) & set(stability) == {_variants.START, _variants.GRPO}
+    for name in (_variants.START, _variants.GRPO):
+        assert spared[name].to_json() == stability[name].to_json()
+    assert len({str(one.to_json()) for one in spared.values()}) == len(spared)
 
     names = ("grpo", "iterations-2", "iterations-4")
     assert len({steps_between_generations(name) for name in names}) == 1
