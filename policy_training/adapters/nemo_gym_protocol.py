@@ -17,6 +17,8 @@ VERIFIER_ERROR = "verifier_error"
 MASKED = "mask_sample"
 TASK_INDEX = "_ng_task_index"
 ROLLOUT_INDEX = "_ng_rollout_index"
+LARGEST = 1e300
+"""A number beyond it, or no number at all (NaN), enters no metric."""
 STATISTICS = ("mean", "max", "min", "median", "std")
 
 
@@ -80,11 +82,11 @@ def _numbers(response: Mapping[str, Any]) -> dict[str, float]:
     model = response.get("response")
     usage = model.get("usage") if isinstance(model, Mapping) else None
     both = {**response, **(usage if isinstance(usage, Mapping) else {})}
-    return {
-        name: float(value)
-        for name, value in both.items()
-        if isinstance(value, int | float) and not name.startswith("_")
-    }
+    return {name: float(value) for name, value in both.items() if not name.startswith("_") and _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def _statistics(frame: pd.DataFrame) -> dict[str, float]:

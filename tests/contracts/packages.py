@@ -65,7 +65,7 @@ CONTRACTS = (
         ("openenv==0.10.0",),
         "serve",
         is_light=True,
-    ),  # fmt: skip
+    ),
     Contract("inspect_ai", "inspect-ai", ("3.12", "3.13", "3.11"), ("inspect-ai==0.3.285",)),
     Contract("harbor", "harbor", ("3.12", "3.13"), ("harbor==0.26.0",)),
     Contract("rewardkit", "harbor-rewardkit", ("3.12", "3.13"), ("harbor-rewardkit==0.2.3",)),

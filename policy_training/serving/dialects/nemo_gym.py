@@ -41,10 +41,19 @@ class NeMoGymVerdict(NeMoGymBody):
     reward_components: dict[str, float] = Field(default_factory=dict)
 
 
-class VerifyResponses(BaseModel):
-    """Responses of `/verify`, of which `response` may hold the model's usage alone."""
+class VerifyResponse(BaseModel):
+    """A response of `/verify`, of which `response` may hold the model's usage alone."""
 
-    verify_responses: list[dict[str, Any]]
+    model_config = ConfigDict(extra="allow")
+
+    task_index: int = Field(0, alias="_ng_task_index")
+    mask_sample: bool = False
+
+
+class VerifyResponses(BaseModel):
+    """Those of a run."""
+
+    verify_responses: list[VerifyResponse]
 
 
 class AggregateMetrics(BaseModel):
@@ -71,7 +80,7 @@ def routes(service: RewardService) -> APIRouter:
     @router.post("/aggregate_metrics", response_model=AggregateMetrics)
     def aggregate(body: VerifyResponses) -> Response:  # in a thread of its own, as it may compute for a second
         """The metrics of a run from its verify responses: masked samples are counted, and enter no mean."""
-        return AsciiResponse(aggregate_metrics(body.verify_responses))
+        return AsciiResponse(aggregate_metrics([each.model_dump(by_alias=True) for each in body.verify_responses]))
 
     @router.post("/seed_session", include_in_schema=False)
     @router.post("/close_session", include_in_schema=False)

@@ -12,6 +12,7 @@ connection in a step resets with the same `episode_id` and sends the step again,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Annotated, Any, Literal
 
@@ -71,16 +72,13 @@ class Session:
     async def run(self) -> None:
         """Until the client leaves or closes the session."""
         await self._websocket.accept()
-        with self._service.session() as is_admitted:
-            if not is_admitted:
-                most = self._service.settings.connections
-                await self._send(_error("CAPACITY_REACHED", f"{most} sessions are open: connect again later"))
-                await self._websocket.close(TRY_AGAIN_LATER)
-                return
-            try:
+        with contextlib.suppress(WebSocketDisconnect), self._service.session() as is_admitted:
+            if is_admitted:
                 await self._answer_messages()
-            except WebSocketDisconnect:
                 return
+            most = self._service.settings.connections
+            await self._send(_error("CAPACITY_REACHED", f"{most} sessions are open: connect again later"))
+            await self._websocket.close(TRY_AGAIN_LATER)
 
     async def _answer_messages(self) -> None:
         # The next message is awaited while this one is answered, so that a client that leaves is noticed.
