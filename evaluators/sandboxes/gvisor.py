@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.process_identity import this_process
-from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
+from regrade.evaluators.sandboxes.base import Mount, Program
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters, system_mounts
 from regrade.evaluators.sandboxes.mount_points import mount_points
 from regrade.evaluators.sandboxes.piped import PipedSession
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.sandboxes.system_calls import filtered_in_gvisor
+from regrade.evaluators.sandboxes.trial import WORKS, problem_of_trial
 
 FLAGS = ("--network=none", "--ignore-cgroups", "--host-uds=all")
 """No network stack of this machine; no control groups, which few users may change; sockets in mounted folders."""
 CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL")
-TRIAL_SECONDS = 60.0
 DESCRIPTORS = 1024
 UNTIMED = """
 while [ "$1" != -- ]; do mount -o "remount,bind,$1" none "$2" || exit; shift 2; done
@@ -59,24 +59,12 @@ class GVisor:
         return new_candidate_users()
 
     def problem(self) -> str:
-        if shutil.which("runsc") is None:
-            return "the program `runsc` is not installed: apt-get install runsc, or see https://gvisor.dev/docs/user_guide/install"
-        if os.geteuid() != 0:
-            return "it needs root, for a user id for each candidate: as another user choose bubblewrap"
-        trial = Program(python=Path(sys.executable), arguments=("-I", "-S", "-c", "print('works')"), mounts=())
-        try:
-            session = self.start(trial)
-        except (SandboxError, OSError) as error:
-            return str(error)
-        try:
-            if session.receive(TRIAL_SECONDS).strip() == b"works":
-                return ""
-            reason = " ".join(session.errors.split()) or "no message"
-            return f"a trial start failed ({reason[-300:]}): try `runsc --network=none do true`"
-        except TimeoutError:
-            return f"a trial start did not answer within {TRIAL_SECONDS:g} s: try `runsc --network=none do true`"
-        finally:
-            session.close()
+        install = "apt-get install runsc, or see https://gvisor.dev/docs/user_guide/install"
+        return problem_of_trial("runsc", install, self._trial, "runsc --network=none do true")
+
+    def _trial(self) -> RunscSession:
+        arguments = ("-I", "-S", "-c", f"print({WORKS.decode()!r})")
+        return self.start(Program(python=Path(sys.executable), arguments=arguments, mounts=()))
 
     def seen_at(self, mount: Mount) -> str:
         return mount.target

@@ -23,8 +23,8 @@ from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.docker import HOST_IMAGE, LABEL, OWNER, WORKER_MEMORY_MB, host_archive, labels
 from regrade.evaluators.sandboxes.interpreters import HOSTS, Interpreters, system_mounts
 from regrade.evaluators.sandboxes.piped import PipedSession
+from regrade.evaluators.sandboxes.trial import WORKS, problem_of_trial
 
-TRIAL_SECONDS = 60.0
 CALL_SECONDS = 120.0
 """Longest time of a call of `podman`, of which none waits for a candidate."""
 MOST_PROCESSES = 32_768
@@ -64,24 +64,14 @@ class Podman:
         return new_candidate_users()
 
     def problem(self) -> str:
-        if shutil.which("podman") is None:
-            return "the program `podman` is not installed: apt-get install podman (or dnf, pacman)"
-        if os.geteuid() != 0:
-            return "it needs root, for a user id for each candidate: as another user choose bubblewrap"
-        try:
-            _remove_leftovers()
-            session = self._session(["/bin/echo", "works"], [], Program(python=Path("/"), arguments=(), mounts=()))
-        except (SandboxError, OSError) as error:
-            return str(error)
-        try:
-            if session.receive(TRIAL_SECONDS).strip() == b"works":
-                return ""
-            reason = " ".join(session.errors.split()) or "no message"
-            return f"a trial container did not start ({reason[-300:]}): try `podman run --rm IMAGE true`"
-        except TimeoutError:
-            return f"a trial container did not answer within {TRIAL_SECONDS:g} s: try `podman run --rm IMAGE true`"
-        finally:
-            session.close()
+        return problem_of_trial(
+            "podman", "apt-get install podman (or dnf, pacman)", self._trial, "podman run --rm IMAGE true"
+        )
+
+    def _trial(self) -> PodmanSession:
+        _remove_leftovers()
+        program = Program(python=Path("/"), arguments=(), mounts=())
+        return self._session(["/bin/echo", WORKS.decode()], [], program)
 
     def seen_at(self, mount: Mount) -> str:
         return mount.target

@@ -17,7 +17,7 @@ from regrade.datasets.episodes import Episode
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.serving.dialects import nemo_gym, openenv, openrlhf, slime
 from regrade.policy_training.serving.metrics import CONTENT_TYPE
-from regrade.policy_training.serving.protection import BearerToken, BodyDeadline
+from regrade.policy_training.serving.protection import BearerToken, BodyDeadline, SameOrigin
 from regrade.policy_training.serving.request_log import RequestLog
 from regrade.policy_training.serving.responses import ERRORS, AsciiResponse, add_error_responses, while_connected
 from regrade.policy_training.serving.schema import AnswerBody, HealthBody, ScoreBody, VerdictBody, VerdictsBody
@@ -52,12 +52,15 @@ def create_app(service: RewardService) -> FastAPI:
 
 def _middleware(service: RewardService) -> list[Middleware]:
     settings = service.settings
-    guards = [
+    guards = (
         # Without a token, only pages of this machine may ask: not one whose name an attacker let lead to 127.0.0.1.
-        Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+        [
+            Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"]),
+            Middleware(SameOrigin),
+        ]
         if settings.token is None
-        else Middleware(BearerToken, token=settings.token)
-    ]
+        else [Middleware(BearerToken, token=settings.token)]
+    )
     return [
         Middleware(RequestLog, metrics=service.metrics),
         *guards,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -22,7 +24,7 @@ class BearerToken:
         self._header = f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._is_authorised(scope):
+        if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS or self._is_authorised(scope):
             await self._app(scope, receive, send)
             return
         detail = "the token is missing or wrong: send the header `Authorization: Bearer TOKEN`"
@@ -33,6 +35,21 @@ class BearerToken:
         given = Headers(scope=scope).get("authorization", "").encode("latin-1")
         scheme, _, token = given.partition(b" ")
         return hmac.compare_digest(scheme.capitalize() + b" " + token.strip(), self._header)
+
+
+class SameOrigin:
+    """Rejects WebSockets of pages of other hosts: a browser lets any page open one, and names the page's host."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Mapping[str, str] = Headers(scope=scope) if scope["type"] == "websocket" else {}
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            await JSONResponse({"detail": "a page of another host cannot use this server"}, 403)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class BodyDeadline:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 LOGGERS = ("regrade", "uvicorn.error")
 CLIENT_LEFT = 499
 """The status, as nginx logs it, of a request whose client left before the response."""
+SWITCHED = 101
+"""The status of a request that began a WebSocket."""
 LONGEST_ID = 128
 
 
@@ -31,7 +33,7 @@ class RequestLog:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         status, started = CLIENT_LEFT, time.perf_counter()
@@ -40,9 +42,11 @@ class RequestLog:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            elif message["type"] == "websocket.accept":
+                status = SWITCHED
             await send(message)
 
         try:
@@ -54,20 +58,22 @@ class RequestLog:
             self._record(scope, request_id, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        method = scope.get("method", "GET")  # a WebSocket begins as one
         route = scope.get("route")
         path = getattr(route, "path", None) or "other"  # a path that no route has must not make a new series
         self._metrics.requests.labels(path, str(status)).inc()
-        self._metrics.request_seconds.labels(path).observe(seconds)
+        if scope["type"] == "http":  # a WebSocket lasts as long as its client wants it to
+            self._metrics.request_seconds.labels(path).observe(seconds)
         client = scope.get("client")
         logger.info(
             "%s %s %d in %.3f s",
-            scope["method"],
+            method,
             visible(scope["path"]),
             status,
             seconds,
             extra={
                 "request_id": request_id,
-                "method": scope["method"],
+                "method": method,
                 "path": scope["path"],
                 "status": status,
                 "seconds": round(seconds, 6),

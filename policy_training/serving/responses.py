@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -66,12 +66,14 @@ def _http_error(_: Request, error: Exception) -> Response:
 
 
 def _invalid(_: Request, error: Exception) -> Response:
-    """What is wrong where, without the values, which may be large."""
     assert isinstance(error, RequestValidationError)
-    problems = [
-        f"{'.'.join(map(str, each['loc']))[:200]}: {each['msg'][:200]}" for each in error.errors()[:MOST_PROBLEMS]
-    ]
-    return _error(422, "; ".join(problems))
+    return _error(422, problems_of(error.errors()))
+
+
+def problems_of(errors: Sequence[Any]) -> str:
+    """What is wrong where, of pydantic's errors, without the values, which may be large."""
+    problems = [f"{'.'.join(map(str, each['loc']))[:200]}: {each['msg'][:200]}" for each in errors[:MOST_PROBLEMS]]
+    return "; ".join(problems)
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -90,6 +90,10 @@ class _GracefulServer(uvicorn.Server):
         logger.info("stopping: %d answers run, %d that wait are sent back", counts.running, counts.waiting)
         self._service.queue.refuse_new_jobs()
         draining = asyncio.create_task(self._service.queue.drain(self._service.settings.stop_seconds))
+        for each in self.servers:
+            each.close()
+        if self._service.replies:  # uvicorn waits for responses, and closes WebSockets at once
+            await asyncio.wait(list(self._service.replies), timeout=self._service.settings.stop_seconds)
         await super().shutdown(sockets)
         await draining
 
@@ -110,7 +114,7 @@ def _configuration(service: RewardService) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="none",
+        ws_max_size=settings.body_bytes,
         backlog=BACKLOG,
         limit_concurrency=settings.connections,
         timeout_graceful_shutdown=round(settings.stop_seconds) + AFTER_THE_LAST_ANSWER,

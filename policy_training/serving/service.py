@@ -95,6 +95,9 @@ class RewardService:
             remembered=settings.remembered,
         )
         self.metrics = ServerMetrics(lambda: self.queue.counts, lambda: verdicts.scorer.stats)
+        self._open_sessions = 0
+        self.replies: set[asyncio.Future[bool]] = set()
+        """Replies that WebSockets wait for: a server that stops sends them before it closes the connections."""
 
     async def _judge(self, answer: Answer) -> Verdict:
         started = time.perf_counter()
@@ -155,6 +158,15 @@ class RewardService:
         for remaining in indices.values():
             for index in remaining:
                 yield self._logged(index, jobs[index], seconds)
+
+    @contextmanager
+    def session(self) -> Iterator[bool]:
+        """A WebSocket is open within the block. Yields whether the limit of connections admits it."""
+        self._open_sessions += 1
+        try:
+            yield self._open_sessions <= self.settings.connections
+        finally:
+            self._open_sessions -= 1
 
     def _check(self, answers: Sequence[Answer]) -> None:
         if len(answers) > self.settings.answers:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +39,13 @@ class Contract:
     """Minor versions: that of `make setup` is taken if it is among them, else the first that is found."""
     requirements: tuple[str, ...]
     without_dependencies: tuple[str, ...] = ()
-    """Packages of which only a file is used, as their own requirements cannot be had without a GPU."""
+    """Packages of which some modules are used, as their own requirements cannot be had without a GPU."""
+    extra: str = ""
+    """The extra of this package that the program needs."""
+    wheel_of: str = ""
+    """The minor version in the names of those packages' wheels, whose modules are Python of any version."""
+    is_light: bool = False
+    """Without torch, and beside what `make setup` installs little more than one wheel: CI runs it."""
 
     @property
     def program(self) -> Path:
@@ -47,21 +54,32 @@ class Contract:
 
 CONTRACTS = (
     Contract("verl", "verl", ("3.11", "3.12"), ("verl==0.9.1", "torch", "ray")),
-    Contract("skyrl_gym", "skyrl-gym", ("3.12", "3.13", "3.11"), ("skyrl-gym==0.4.0",)),
+    Contract("skyrl_gym", "skyrl-gym", ("3.12", "3.13", "3.11"), ("skyrl-gym==0.4.0",), is_light=True),
     Contract("verifiers", "verifiers", ("3.12", "3.13", "3.11"), ("verifiers==0.4.0",)),
     Contract("openenv", "openenv", ("3.12", "3.13", "3.11"), ("openenv==0.10.0",)),
+    Contract(
+        "openenv_client",
+        "openenv",
+        ("3.12", "3.13", "3.11"),
+        ("requests", "pyyaml"),
+        ("openenv==0.10.0",),
+        "serve",
+        is_light=True,
+    ),
     Contract("inspect_ai", "inspect-ai", ("3.12", "3.13", "3.11"), ("inspect-ai==0.3.285",)),
-    Contract("harbor", "harbor", ("3.12", "3.13"), ("harbor==0.26.0", "harbor-rewardkit==0.2.3")),
-    Contract("rewardkit", "harbor-rewardkit", ("3.12", "3.13"), ("harbor==0.26.0", "harbor-rewardkit==0.2.3")),
+    Contract("harbor", "harbor", ("3.12", "3.13"), ("harbor==0.26.0",)),
+    Contract("rewardkit", "harbor-rewardkit", ("3.12", "3.13"), ("harbor-rewardkit==0.2.3",)),
     Contract("nemo_gym", "nemo-gym", ("3.12", "3.13"), ("nemo-gym==0.4.0",)),
-    Contract("openrlhf", "openrlhf", ("3.12",), ("aiohttp",), ("openrlhf==0.11.2",)),
+    Contract(
+        "openrlhf", "openrlhf", ("3.11", "3.12"), ("aiohttp", "torch", "ray"), ("openrlhf==0.11.2",), wheel_of="3.12"
+    ),
     Contract("agentlightning", "agentlightning", ("3.12", "3.13"), ("agentlightning==1.0.2",)),
     Contract("art", "openpipe-art", ("3.12", "3.13"), ("openpipe-art==0.5.23",)),
 )
 
 
-def environment(contract: Contract, cache: Path) -> Path:
-    """The Python of the contract's environment, made at first.
+def environment(contract: Contract, cache: Path, seconds: float = INSTALLATION_SECONDS) -> Path:
+    """The Python of the contract's environment, made at first, at most for `seconds`.
 
     Raises:
         UnavailableError: no such Python is found, or pip cannot install the packages.
@@ -73,30 +91,42 @@ def environment(contract: Contract, cache: Path) -> Path:
     else:
         raise UnavailableError(f"needs Python {' or '.join(contract.pythons)}, which is not found")
     own = _own_requirements()
-    wanted = [*contract.requirements, *contract.without_dependencies]
-    folder = cache / f"{contract.name}-{_digest([str(ROOT), minor, PINNED.read_text(), *own, *wanted])}"
+    wanted = [*contract.requirements, *_extra_requirements(contract.extra), *contract.without_dependencies]
+    folder = (
+        cache / f"{contract.name}-{_digest([str(ROOT), minor, PINNED.read_text(), *own, *wanted, contract.wheel_of])}"
+    )
     if not (folder / "installed").exists():
-        base = Path(sysconfig.get_path("purelib")) if minor == RUNNING else _base(interpreter, minor, own, cache)
+        ends_at = time.monotonic() + seconds
+        base = (
+            Path(sysconfig.get_path("purelib")) if minor == RUNNING else _base(interpreter, minor, own, cache, ends_at)
+        )
         _new(folder, interpreter)
         # Inside the environment, as a sandbox mounts no other folder. pip replaces files and never writes into one, so
         # what it exchanges here stays as it is in the base.
         shutil.copytree(base, _packages(folder), copy_function=_link, dirs_exist_ok=True)
         for program in _compiled_programs(base.parents[2] / "bin"):
             _link(str(program), str(folder / "bin" / program.name))
-        _pip(folder, *contract.requirements, *own)
+        _pip(folder, ends_at, *contract.requirements, *_extra_requirements(contract.extra), *own)
         if contract.without_dependencies:
-            _pip(folder, "--no-deps", *contract.without_dependencies)
+            _pip(folder, ends_at, "--no-deps", *_any_wheel(contract, _packages(folder)), *contract.without_dependencies)
         (folder / "installed").write_text("\n".join(wanted))
     return folder / "bin" / "python"
 
 
-def _base(interpreter: Path, minor: str, own: list[str], cache: Path) -> Path:
+def _any_wheel(contract: Contract, packages: Path) -> list[str]:
+    """Options of pip with which it takes a wheel of another version of Python."""
+    if not contract.wheel_of:
+        return []
+    return ["--only-binary=:all:", f"--python-version={contract.wheel_of}", f"--target={packages}"]
+
+
+def _base(interpreter: Path, minor: str, own: list[str], cache: Path, ends_at: float) -> Path:
     """A folder with this package and what it needs, which all environments of one Python share."""
     folder = cache / f"base-{_digest([str(ROOT), minor, *own])}"
     if not (folder / "installed").exists():
         _new(folder, interpreter)
-        _pip(folder, *own)
-        _pip(folder, "--no-deps", "--editable", str(ROOT))
+        _pip(folder, ends_at, *own)
+        _pip(folder, ends_at, "--no-deps", "--editable", str(ROOT))
         (folder / "installed").write_text("\n".join(own))
     return _packages(folder)
 
@@ -104,6 +134,11 @@ def _base(interpreter: Path, minor: str, own: list[str], cache: Path) -> Path:
 def _own_requirements() -> list[str]:
     """What this package needs, without an extra."""
     return list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+
+
+def _extra_requirements(extra: str) -> list[str]:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return list(known[extra]) if extra else []
 
 
 def _digest(parts: list[str]) -> str:
@@ -133,13 +168,14 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _pip(folder: Path, *arguments: str) -> None:
+def _pip(folder: Path, ends_at: float, *arguments: str) -> None:
     pinned = [line for line in PINNED.read_text().splitlines() if line.startswith("torch==")]
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join([*pinned, *WITHOUT_CUDA]) + "\n")
     # Byte code of all the packages would take longer than the programs do: they import little of it.
     _run([sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet", "--no-compile",
-          "--disable-pip-version-check", "--no-input", "--constraint", str(constraints), *arguments])  # fmt: skip
+          "--disable-pip-version-check", "--no-input", "--constraint", str(constraints), *arguments],
+         seconds=max(1.0, ends_at - time.monotonic()))  # fmt: skip
 
 
 def _interpreters(minor: str) -> Iterator[Path]:
@@ -152,11 +188,11 @@ def _interpreters(minor: str) -> Iterator[Path]:
             yield path
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], seconds: float = INSTALLATION_SECONDS) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLATION_SECONDS)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise UnavailableError(f"the installation did not end within {INSTALLATION_SECONDS} s") from None
+        raise UnavailableError("the installation did not end in time") from None
     except subprocess.CalledProcessError as error:
         raise UnavailableError(f"it cannot be installed: {_reason(error.stderr)}") from None
 

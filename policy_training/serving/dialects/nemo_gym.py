@@ -1,7 +1,6 @@
-"""NeMo Gym's resources server: `/verify` and the routes around it.
+"""NeMo Gym's resources server: `/verify`, `/aggregate_metrics` and the routes around them.
 
-The request is sent back with `reward`, `mask_sample`, `failure_kind` and `failure_reason`. NeMo Gym requires a number
-in `reward`: an answer without a value has 0 there and `mask_sample: true`, by which NeMo Gym leaves the sample out.
+The request is sent back with `reward`, `mask_sample`, `failure_kind` and `failure_reason`, see `nemo_gym_protocol`.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from regrade.policy_training.adapters.nemo_gym_protocol import aggregate_metrics, verify_fields
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.serving.dialects.labels import KEYS
 from regrade.policy_training.serving.responses import ERRORS, AsciiResponse, while_connected
 from regrade.policy_training.serving.schema import AnswerStatus
 from regrade.policy_training.serving.service import Judged, RewardService
-
-FAILURE_KIND = "verifier_error"
-"""Of NeMo Gym's vocabulary: the verifier failed, not the policy."""
 
 
 class NeMoGymBody(BaseModel):
@@ -44,6 +41,29 @@ class NeMoGymVerdict(NeMoGymBody):
     reward_components: dict[str, float] = Field(default_factory=dict)
 
 
+class VerifyResponse(BaseModel):
+    """A response of `/verify`, of which `response` may hold the model's usage alone."""
+
+    model_config = ConfigDict(extra="allow")
+
+    task_index: int = Field(0, alias="_ng_task_index")
+    mask_sample: bool = False
+
+
+class VerifyResponses(BaseModel):
+    """Those of a run."""
+
+    verify_responses: list[VerifyResponse]
+
+
+class AggregateMetrics(BaseModel):
+    """Statistics of every number in responses, without those of masked samples."""
+
+    group_level_metrics: list[dict[str, Any]] = Field(description="Of each task, by `_ng_task_index`.")
+    agent_metrics: dict[str, float] = Field(description="Of all: `mean/reward`, `std/reward`, ...")
+    key_metrics: dict[str, float] = Field(description="The means, and how many samples were masked.")
+
+
 def routes(service: RewardService) -> APIRouter:
     router = APIRouter(tags=["trainers"], responses=ERRORS)
 
@@ -56,6 +76,11 @@ def routes(service: RewardService) -> APIRouter:
         if judged.status is AnswerStatus.UNFINISHED:
             judged.number()  # raises: the next post joins the running answer
         return AsciiResponse({**content, **_fields(judged)})
+
+    @router.post("/aggregate_metrics", response_model=AggregateMetrics)
+    def aggregate(body: VerifyResponses) -> Response:  # in a thread of its own, as it may compute for a second
+        """The metrics of a run from its verify responses: masked samples are counted, and enter no mean."""
+        return AsciiResponse(aggregate_metrics([each.model_dump(by_alias=True) for each in body.verify_responses]))
 
     @router.post("/seed_session", include_in_schema=False)
     @router.post("/close_session", include_in_schema=False)
@@ -73,13 +98,8 @@ def routes(service: RewardService) -> APIRouter:
 
 
 def _fields(judged: Judged) -> dict[str, Any]:
-    if judged.value is None:
-        reason = f"{judged.status.value}: {judged.cause}"
-        return {"reward": 0.0, "mask_sample": True, "failure_kind": FAILURE_KIND, "failure_reason": reason}
-    components = dict(judged.verdict.components) if judged.verdict is not None else {}
-    valid = {"reward": judged.value, "mask_sample": False, "failure_kind": None, "failure_reason": None}
-    # NeMo Gym averages the numbers at the top, and does not look into `reward_components`.
-    return {**components, **valid, "reward_components": components}
+    components = judged.verdict.components if judged.verdict is not None else {}
+    return verify_fields(judged.value, components, f"{judged.status.value}: {judged.cause}")
 
 
 def _task_id(content: Mapping[str, Any]) -> str:

@@ -3,7 +3,10 @@
 import shutil
 from pathlib import Path
 
+from harbor.metrics.mean import Mean
 from harbor.models.trial.paths import TrialPaths
+from harbor.models.trial.result import TrialResult
+from harbor.models.verifier.result import VerifierResult
 from harbor.verifier.verifier import RewardFileNotFoundError, Verifier
 from shared import BREAK, FIX, LOST, report, values
 
@@ -51,8 +54,18 @@ assert code == 1
 assert not paths.reward_json_path.exists()
 assert not paths.reward_text_path.exists()
 assert issubclass(RewardFileNotFoundError, Exception)
+
+# A job's metrics are of the trials whose reward is valid (`Job.run`): that of a trial without a file is not.
+results = [
+    TrialResult.model_construct(verifier_result=result, exception_info=None, step_results=None)
+    for result in (VerifierResult(rewards=rewards), VerifierResult(rewards={"reward": expected["break"]}), None)
+]
+assert [result.reward_valid for result in results] == [True, True, False]
+counted = [result.verifier_result.rewards for result in results if result.reward_valid]
+mean = Mean().compute(counted)["reward"]
+assert abs(mean - (expected["fix"] + expected["break"]) / 2) < 1e-12, mean
 report(
     "harbor",
-    "the verifier's program on three working trees, the package's paths of a trial and its parser of rewards",
-    "no file, which Harbor reports as `RewardFileNotFoundError`; a file of an earlier attempt is removed",
+    "the verifier's program on three working trees; the package's paths of a trial, parser, results and mean",
+    "no file: `RewardFileNotFoundError`, an invalid reward, and the mean is that of the two others",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -61,6 +62,13 @@ def values() -> dict[str, float | None]:
     assert found["break"] is not None, judged[1].cause
     assert found["break"] < 0.5, judged[1].explanation
     return found
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def report(package: str, ran: str, unscored: str) -> None:

@@ -148,15 +148,38 @@ def test_nemo_gym_masks_an_answer_without_value(partial_server: RewardServer) ->
     assert "a mistake in the reward" in verdict["failure_reason"]
 
 
+def test_nemo_gym_averages_no_masked_sample(server: RewardServer) -> None:
+    rows = [
+        {"_ng_task_index": 0, "reward": 1.0, "resolved": 1, "mask_sample": False, "response": {"usage": {"tokens": 7}}},
+        {"_ng_task_index": 0, "reward": 0.5, "resolved": 0},
+        {"_ng_task_index": 0, "reward": 0.0, "mask_sample": True},
+        {"_ng_task_index": 1, "reward": 0.0, "mask_sample": True},
+        {"_ng_task_index": 2, "reward": 0.0},
+    ]
+    metrics = HTTP.post(f"{server.url}/aggregate_metrics", json={"verify_responses": rows}).json()
+    agent, groups = metrics["agent_metrics"], metrics["group_level_metrics"]
+    assert (agent["mean/reward"], agent["median/reward"], agent["std/reward"]) == (0.5, 0.5, 0.5)
+    assert (agent["mean/resolved"], agent["mean/tokens"]) == (0.5, 7.0)
+    assert (agent["coverage/masked_rollouts"], agent["coverage/fully_masked_tasks"]) == (2, 1)
+    found = [(each["_ng_task_index"], each["mean/reward"], each["num_rollouts"]) for each in groups]
+    assert found == [(0, 0.75, 2), (2, 0.0, 1)]
+    assert "mean/mask_sample" not in agent
+    only_masked = HTTP.post(f"{server.url}/aggregate_metrics", json={"verify_responses": rows[2:4]}).json()
+    assert only_masked["key_metrics"]["coverage/masked_rollouts"] == 2
+    assert not any(name.startswith("mean/") for name in only_masked["agent_metrics"])
+    wrong = {"verify_responses": [{"_ng_task_index": []}]}
+    assert HTTP.post(f"{server.url}/aggregate_metrics", json=wrong).status_code == 422
+
+
 def test_openenv_plays_an_episode_of_one_step(server: RewardServer) -> None:
     started = HTTP.post(f"{server.url}/reset", json={"seed": 1}).json()
     assert (started["reward"], started["done"]) == (None, False)
     observation = started["observation"]
-    assert (observation["task_id"], "Mend total." in observation["prompt"][-1]["content"]) == ("shop", True)
+    assert (observation["task_id"], "Mend total." in observation["messages"][-1]["content"]) == ("shop", True)
     step = {"episode_id": observation["episode_id"], "action": {"text": EDITS}, "timeout_s": 60}
     ended = HTTP.post(f"{server.url}/step", json=step).json()
     assert (ended["reward"], ended["done"]) == (1.0, True)
-    assert ended["observation"]["components"]["fixed"] == 1.0
+    assert ended["observation"]["metadata"]["components"]["fixed"] == 1.0
     state = HTTP.get(f"{server.url}/state", params={"episode_id": observation["episode_id"]}).json()
     assert (state["step_count"], state["task_id"]) == (1, "shop")
     assert HTTP.post(f"{server.url}/reset").json()["observation"]["task_id"] == "shop"
