@@ -199,7 +199,8 @@ def record(
 
     Args:
         policy: loads the policy; called only if an attempt is missing.
-        title: of the progress display; empty: `judging` and the label.
+        title: of the progress display; empty: `judging` and the label. Progress counts answers of models, which may take
+            hours and are scored meanwhile; of fixed policies it counts scored patches.
     """
     name, due = entrant.name, trials(tasks, samplings)
     done = recorded(out, tasks)
@@ -224,7 +225,8 @@ def record(
                 rollouts = loaded.propose(asked, samplings, judge.seed)
             else:
                 rollouts = stored_rollouts(loaded, asked, samplings, judge.seed, answers)
-            with closing(_named(rollouts, name)) as source:
+            counted = None if is_by_trial else lambda count: report(count, total)
+            with closing(_named(rollouts, name, None if entrant.is_fixed else counted)) as source:
                 evaluate(
                     source,
                     tasks,
@@ -233,7 +235,7 @@ def record(
                     out,
                     also=judge.also,
                     chunk=CHUNK_OF_TRIALS if is_by_trial else CHUNK,
-                    progress=None if is_by_trial else lambda count: report(count, total),
+                    progress=counted if entrant.is_fixed else None,
                 )
             if not is_by_trial:  # all of them are in the rows
                 answers.unlink(missing_ok=True)
@@ -294,10 +296,14 @@ def _attempt(name: str, trial: Trial, seed: int) -> tuple[Any, ...]:
     return (name, trial.task.id, float(trial.temperature), trial.sample, seed)
 
 
-def _named(rollouts: Iterator[Rollout], name: str) -> Generator[Rollout, None, None]:
+def _named(
+    rollouts: Iterator[Rollout], name: str, progress: Callable[[int], None] | None = None
+) -> Generator[Rollout, None, None]:
     """The rollouts under the policy's name in the run; closing this generator closes them."""
     try:
-        for rollout in rollouts:
+        for number, rollout in enumerate(rollouts, start=1):
+            if progress:
+                progress(number)
             yield replace(rollout, policy=name)
     finally:
         if hasattr(rollouts, "close"):

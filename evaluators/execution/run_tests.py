@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import PatchError
 from regrade.datasets.plurals import listed
-from regrade.datasets.tasks import Task, Tree
+from regrade.datasets.tasks import Limits, Task, Tree
 from regrade.evaluators.execution.hanging_tests import (
     MOST_STOPPED,
     hanging_at_base,
@@ -35,6 +35,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
+from regrade.evaluators.execution.slow_machine import limit_now
 from regrade.evaluators.execution.unreadable_tests import dependent_tests, reads, watched_files
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
@@ -394,11 +395,11 @@ def _modules(records: Iterable[ElsewhereRecord | ReplacedRecord], where: str) ->
 
 
 def _timeout_reason(limit: float, passed: float) -> str:
-    """More time than the limit may have passed: waiting for a core does not count (see `inside/watching.py`)."""
+    """More time than the limit may have passed: see `inside/watching.py` and `slow_machine.py`."""
     reason = f"stopped at the limit of {limit:g} s"
     if passed < 1.1 * limit + 1.0:
         return reason
-    return f"{reason}, {passed:.0f} s after its start: waiting for a CPU core does not count"
+    return f"{reason}, {passed:.0f} s after its start: what a busy machine took away does not count"
 
 
 def stopped_tests(reply: Reply) -> frozenset[str]:
@@ -440,12 +441,23 @@ def _run(
     request = _request(task, workspace, tests, scope=scope, cold=cold)
     most = MOST_STOPPED + len(hanging_at_base(task) & tests)
 
-    def run(tree: Tree, options: tuple[str, ...] = (), prepared: Preparation = UNPREPARED) -> Reply:
-        return run_past_hanging_tests(worker, tree, replace(request, options=options), prepared, most=most)
+    def run(
+        tree: Tree, options: tuple[str, ...] = (), prepared: Preparation = UNPREPARED, limits: Limits = request.limits
+    ) -> Reply:
+        asked = replace(request, options=options, limits=limits)
+        return run_past_hanging_tests(worker, tree, asked, prepared, most=most)
 
-    worker.take_rewritten()
-    reply = run(workspace.after, prepared=preparation)
-    signs = _signs(reply, worker.take_rewritten())
+    def observed(limits: Limits = request.limits) -> tuple[Reply, Signs]:
+        worker.take_rewritten()
+        reply = run(workspace.after, prepared=preparation, limits=limits)
+        return reply, _signs(reply, worker.take_rewritten())
+
+    reply, signs = observed()
+    if reply.stopped == "timeout":
+        given, honest = request.limits, _honest(task, workspace)
+        limit = limit_now(given.wall_seconds, honest, lambda tree: run(tree, prepared=preparation))
+        if limit > given.wall_seconds:
+            reply, signs = observed(replace(given, wall_seconds=limit))
     if not signs:
         return reply
     # What the tests do without the patch is no sign against it. A run that did not show it is repeated.

@@ -9,7 +9,6 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response, StreamingResponse
 
@@ -17,7 +16,7 @@ from regrade.datasets.episodes import Episode
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.serving.dialects import nemo_gym, openenv, openrlhf, slime
 from regrade.policy_training.serving.metrics import CONTENT_TYPE
-from regrade.policy_training.serving.protection import BearerToken, BodyDeadline, SameOrigin
+from regrade.policy_training.serving.protection import BearerToken, BodyLimits, SameOrigin
 from regrade.policy_training.serving.request_log import RequestLog
 from regrade.policy_training.serving.responses import ERRORS, AsciiResponse, add_error_responses, while_connected
 from regrade.policy_training.serving.schema import AnswerBody, HealthBody, ScoreBody, VerdictBody, VerdictsBody
@@ -64,8 +63,7 @@ def _middleware(service: RewardService) -> list[Middleware]:
     return [
         Middleware(RequestLog, metrics=service.metrics),
         *guards,
-        Middleware(RequestBodyLimitMiddleware, max_body_size=settings.body_bytes),
-        Middleware(BodyDeadline, seconds=settings.body_seconds),
+        Middleware(BodyLimits, settings=settings),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Who may ask, and how slowly a request may arrive: ASGI middleware around the routes."""
+"""Who may ask, and how large and how slow a request may be: ASGI middleware around the routes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from regrade.policy_training.serving.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
 """Paths without a token: whether the server lives, and the description of its API, which contains nothing of it."""
@@ -52,31 +54,44 @@ class SameOrigin:
         await self._app(scope, receive, send)
 
 
-class BodyDeadline:
-    """Ends a request whose body does not arrive in time, such as that of a client that stopped halfway."""
+class BodyLimits:
+    """Ends a request whose body is too large, or does not arrive in time, such as that of a client that stopped."""
 
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
-        self._seconds = seconds
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        deadline = asyncio.get_running_loop().time() + self._seconds
+        seconds, most = self._settings.body_seconds, self._settings.body_bytes
+        deadline = asyncio.get_running_loop().time() + seconds
+        announced = Headers(scope=scope).get("content-length", "")
+        received = 0
         is_complete = False
 
-        async def receive_in_time() -> Message:
-            nonlocal is_complete
+        async def receive_within_limits() -> Message:
+            nonlocal is_complete, received
             if is_complete:
                 return await receive()
+            if announced.isdecimal() and int(announced) > most:
+                raise self._too_large()
             try:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                detail = f"the body of the request did not arrive within {self._seconds:g} s"
+                detail = f"the body of the request did not arrive within {seconds:g} s"
                 raise HTTPException(408, detail, {"Connection": "close"}) from None
+            received += len(message.get("body", b""))
+            if received > most:
+                raise self._too_large()
             is_complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, receive_in_time, send)
+        await self._app(scope, receive_within_limits, send)
+
+    def _too_large(self) -> HTTPException:
+        most = f"{self._settings.body_megabytes:g} MB"
+        detail = f"the body of the request is larger than {most}: send less, or start the server with `--body-mb`"
+        return HTTPException(413, detail, {"Connection": "close"})

@@ -133,15 +133,30 @@ def test_a_patch_that_hangs_all_over_ends_early_and_is_judged(worker, task):
     assert not judged.resolved
 
 
+def slow_tests(task: Task, seconds: float) -> Task:
+    """The task, whose tests each sleep for a while, at the base and under any patch."""
+    slow = f"import time\n\nimport pytest\n\n\n@pytest.fixture(autouse=True)\ndef slow():\n    time.sleep({seconds})\n"
+    return replace(task, base=task.base.with_files({"tests/conftest.py": slow}))
+
+
+SLEEPS = FIX.replace("return 2 * number", "import time\n    time.sleep(0.9)\n    return 2 * number")
+
+
 def test_the_limit_of_the_whole_run_stays_the_last_word(worker, task):
     """Tests that each keep their own limit, but not that of the run."""
-    slow = "import time\n\n\ndef double(number):\n    time.sleep(0.8)\n    return 2 * number\n"
-    task = replace(task, limits=replace(LIMITS, wall_seconds=1.0))
-    judged = run(worker, task, FIX.split("def double")[0] + slow)
+    task = replace(task, limits=replace(LIMITS, wall_seconds=1.0, test_seconds=20.0))
+    judged = run(worker, task, SLEEPS.replace("0.9", "9"))
     assert judged.end is End.TIMEOUT
     assert judged.detail.startswith("stopped at the limit of 1 s")
     named = judged.detail.rpartition(", in ")[2]
     assert judged.outcomes[named].message == "it was running at the end of the time limit"
+
+
+def test_a_limit_that_the_base_hardly_keeps_at_the_moment_is_not_held_against_a_patch(worker, task):
+    """Three tests take 3 s at the base, and with this patch 5.7 s: more than 4, but less than 3 times the base."""
+    task = slow_tests(replace(task, limits=replace(LIMITS, wall_seconds=4.0, test_seconds=3.0)), 0.75)
+    judged = run(worker, task, SLEEPS)
+    assert (judged.end, judged.broken) == (End.COMPLETED, ())
 
 
 def test_a_hang_before_the_first_test_is_named_as_such(worker, task):

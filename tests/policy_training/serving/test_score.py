@@ -177,7 +177,10 @@ def test_a_patch_that_is_none_scores_low_as_the_policy_wrote_it(server: RewardSe
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RewardServer) -> None:
-    assert post(server, "x" * (1 << 20)).status_code == 413
+    refused = post(server, "x" * (1 << 20))
+    assert refused.status_code == 413
+    assert "larger than" in refused.json()["detail"]
+    assert "--body-mb" in refused.json()["detail"]
 
     def chunks() -> Any:
         yield b'{"answers": [{"task_id": "shop", "patch": "'
@@ -185,7 +188,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RewardServ
             yield b"x" * (1 << 15)
 
     response = HTTP.post(f"{server.url}/score", content=chunks(), headers={"Content-Type": "application/json"})
-    assert response.status_code == 413
+    assert response.status_code == 413, response.text
     request = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n"
     assert b" 413 " in raw(server, request).splitlines()[0]
 
