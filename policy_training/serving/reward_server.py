@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from regrade.datasets.errors import UserError
 from regrade.policy_training.adapters.verdicts import Verdicts
@@ -105,6 +107,16 @@ class _GracefulServer(uvicorn.Server):
             self._captured_signals.clear()
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn (0.54) raises, and stops stopping, where a client closes its session in the same moment."""
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except InvalidState:
+            self.transport.close()
+
+
 def _configuration(service: RewardService) -> uvicorn.Config:
     settings = service.settings
     return uvicorn.Config(
@@ -112,6 +124,7 @@ def _configuration(service: RewardService) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
+        ws=_WebSocket,
         server_header=False,
         proxy_headers=False,
         ws_max_size=settings.body_bytes,
