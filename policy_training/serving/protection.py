@@ -93,5 +93,5 @@ class BodyLimits:
 
     def _too_large(self) -> HTTPException:
         most = f"{self._settings.body_megabytes:g} MB"
-        detail = f"the body of the request is larger than {most}: send less, or start the server with `--body-mb`"
+        detail = f"the body of the request is larger than {most}: send less, or raise the limit of the server"
         return HTTPException(413, detail, {"Connection": "close"})

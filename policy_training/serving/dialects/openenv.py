@@ -17,7 +17,7 @@ from regrade.policy_training.serving.dialects.openenv_episodes import (
     PatchAction,
     ResetBody,
 )
-from regrade.policy_training.serving.dialects.openenv_sessions import Session
+from regrade.policy_training.serving.dialects.openenv_sessions import OpenEnvSession
 from regrade.policy_training.serving.responses import ERRORS, AsciiResponse, while_connected
 from regrade.policy_training.serving.schema import Deadline
 from regrade.policy_training.serving.service import RewardService
@@ -43,7 +43,7 @@ def routes(service: RewardService) -> APIRouter:
     @router.websocket("/ws")
     async def session(websocket: WebSocket) -> None:
         """The protocol of OpenEnv's client: one episode at a time per connection."""
-        await Session(websocket, service, episodes).run()
+        await OpenEnvSession(websocket, service, episodes).run()
 
     @router.post("/reset", response_model=EpisodeBody)
     async def reset(body: ResetBody | None = None) -> Response:

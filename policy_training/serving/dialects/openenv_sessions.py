@@ -33,34 +33,34 @@ TRY_AGAIN_LATER = 1013
 """The code with which a WebSocket closes if the server has no room."""
 
 
-class _Message(BaseModel):
+class _Command(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Reset(_Message):
+class _ResetCommand(_Command):
     type: Literal["reset"]
     data: ResetBody = Field(default_factory=ResetBody)
 
 
-class _Step(_Message):
+class _StepCommand(_Command):
     type: Literal["step"]
     data: PatchAction
 
 
-class _State(_Message):
+class _StateCommand(_Command):
     type: Literal["state"]
 
 
-class _Close(_Message):
+class _CloseCommand(_Command):
     type: Literal["close"]
 
 
-_MESSAGES: TypeAdapter[_Reset | _Step | _State | _Close] = TypeAdapter(
-    Annotated[_Reset | _Step | _State | _Close, Field(discriminator="type")]
+_COMMANDS: TypeAdapter[_ResetCommand | _StepCommand | _StateCommand | _CloseCommand] = TypeAdapter(
+    Annotated[_ResetCommand | _StepCommand | _StateCommand | _CloseCommand, Field(discriminator="type")]
 )
 
 
-class Session:
+class OpenEnvSession:
     """One connection, and the episode that it plays."""
 
     def __init__(self, websocket: WebSocket, service: RewardService, episodes: Episodes) -> None:
@@ -107,28 +107,28 @@ class Session:
     async def _reply(self, message: Message) -> bool:
         content = message.get("text")
         try:
-            request = _MESSAGES.validate_python(json.loads(message.get("bytes", b"") if content is None else content))
+            request = _COMMANDS.validate_python(json.loads(message.get("bytes", b"") if content is None else content))
         except ValidationError as error:  # before ValueError, which it is
             await self._send(_invalid(error))
             return True
         except (ValueError, RecursionError) as error:
             await self._send(_error("INVALID_JSON", f"the message is no JSON: {error}"))
             return True
-        if isinstance(request, _Close):
+        if isinstance(request, _CloseCommand):
             await self._websocket.close()
             return False
         await self._send(await self._response(request))
         return True
 
-    async def _response(self, request: _Reset | _Step | _State) -> dict[str, Any]:
+    async def _response(self, request: _ResetCommand | _StepCommand | _StateCommand) -> dict[str, Any]:
         try:
-            if isinstance(request, _Reset):
+            if isinstance(request, _ResetCommand):
                 begun = self._episodes.reset(request.data)
                 self._episode_id = begun.observation.episode_id
                 return {"type": "observation", "data": begun.model_dump()}
             if self._episode_id is None:
                 return _error("SESSION_ERROR", f"no episode has begun: send `reset` before `{request.type}`")
-            if isinstance(request, _Step):
+            if isinstance(request, _StepCommand):
                 ended = await self._episodes.step(self._episode_id, request.data)
                 return {"type": "observation", "data": ended.model_dump()}
             return {"type": "state", "data": self._episodes.state(self._episode_id).model_dump()}

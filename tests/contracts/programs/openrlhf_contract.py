@@ -83,12 +83,7 @@ def sample(response: dict) -> Experience:
     )
 
 
-maker = RemoteExperienceMaker.__new__(RemoteExperienceMaker)
-maker.advantage_estimator = "group_norm"
-maker.kl_ctl = SimpleNamespace(value=0.0)
-maker.reward_model_group = None
-maker.tokenizer = SimpleNamespace(pad_token_id=0)
-maker.strategy = SimpleNamespace(
+strategy = SimpleNamespace(
     args=SimpleNamespace(
         rollout=SimpleNamespace(n_samples_per_prompt=2, micro_batch_size=1),
         train=SimpleNamespace(dynamic_batch_enable=False),
@@ -96,6 +91,15 @@ maker.strategy = SimpleNamespace(
         ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1),
         algo=SimpleNamespace(advantage=SimpleNamespace(estimator="group_norm", gamma=1.0)),
     )
+)
+maker = RemoteExperienceMaker(
+    actor_model_group=None,
+    critic_model_group=None,
+    reward_model_group=None,
+    initial_model_group=None,
+    kl_controller=SimpleNamespace(value=0.0),
+    strategy=strategy,
+    tokenizer=SimpleNamespace(pad_token_id=0),
 )
 
 
