@@ -33,25 +33,25 @@ TRY_AGAIN_LATER = 1013
 """The code with which a WebSocket closes if the server has no room."""
 
 
-class _Command(BaseModel):
+class _ClientCommand(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _ResetCommand(_Command):
+class _ResetCommand(_ClientCommand):
     type: Literal["reset"]
     data: ResetBody = Field(default_factory=ResetBody)
 
 
-class _StepCommand(_Command):
+class _StepCommand(_ClientCommand):
     type: Literal["step"]
     data: PatchAction
 
 
-class _StateCommand(_Command):
+class _StateCommand(_ClientCommand):
     type: Literal["state"]
 
 
-class _CloseCommand(_Command):
+class _CloseCommand(_ClientCommand):
     type: Literal["close"]
 
 
