@@ -199,8 +199,8 @@ def record(
 
     Args:
         policy: loads the policy; called only if an attempt is missing.
-        title: of the progress display; empty: `judging` and the label. Progress counts answers of models, which may take
-            hours and are scored meanwhile; of fixed policies it counts scored patches.
+        title: of the progress display; empty: `judging` and the label. Progress counts the answers of models, which may
+            take hours and are scored meanwhile; of fixed policies it counts scored patches.
     """
     name, due = entrant.name, trials(tasks, samplings)
     done = recorded(out, tasks)

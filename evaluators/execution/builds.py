@@ -13,12 +13,13 @@ from pathlib import PurePosixPath
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.module_names import compiled, importable_modules, module_names
-from regrade.evaluators.execution.run_tests import check_errors, failing_imports, wheel_error
+from regrade.evaluators.execution.records import CheckedRecord, ImportRecord, WheelRecord
+from regrade.evaluators.execution.replies import clipped, ending
 from regrade.evaluators.execution.selection import selected_tests
-from regrade.evaluators.execution.worker import Preparation, Worker, without_candidate
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.commands import CHECKS
-from regrade.rewards.evidence import BuildRun
+from regrade.rewards.evidence import BuildRun, End
 
 PACKAGING = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in")
 
@@ -61,12 +62,12 @@ class Builder:
         files = tuple(sorted(path for path in changed if path.endswith(tuple(CHECKS))))
         if not files:
             return build, 0
-        errors = check_errors(worker, task, workspace, files)
+        errors = _check_errors(worker, task, workspace, files)
         failing_files = {path: error for path, error in errors.items() if error}
         if failing_files:
             existing = tuple(path for path in failing_files if _has_file(task.base, path))
             with without_candidate():
-                before = check_errors(worker, task, Workspace(task.base, task.base), existing) if existing else {}
+                before = _check_errors(worker, task, Workspace(task.base, task.base), existing) if existing else {}
             failing_files = {path: error for path, error in failing_files.items() if not before.get(path)}
         error = next(iter(failing_files.values()), "")
         return replace(build, ok=not error, error=error, checked_files=build.checked_files + len(errors)), 1
@@ -77,13 +78,13 @@ class Builder:
         modules = importable_modules(workspace.after, task)
         if not modules:
             return ""
-        failing = failing_imports(worker, task, workspace, modules, preparation)
+        failing = _failing_imports(worker, task, workspace, modules, preparation)
         if not failing:
             return ""
         if key not in self._imports:
             base, modules = Workspace(task.base, task.base), importable_modules(task.base, task)
             with without_candidate():
-                before = failing_imports(worker, task, base, modules, preparation)
+                before = _failing_imports(worker, task, base, modules, preparation)
             with self._lock:
                 self._imports[key] = frozenset(before)
         expected = self._imports[key] | moved_modules(self._imports[key], workspace, task)
@@ -94,12 +95,12 @@ class Builder:
         """Builds the wheel in the task's own environment, if the wheel of the base builds there."""
         if key not in self._wheels:
             with without_candidate():
-                error = wheel_error(worker, task, Workspace(task.base, task.base))
+                error = _wheel_error(worker, task, Workspace(task.base, task.base))
             with self._lock:
                 self._wheels[key] = error
         if self._wheels[key]:
             return build
-        error = wheel_error(worker, task, workspace)
+        error = _wheel_error(worker, task, workspace)
         return replace(build, ok=not error, error=f"the wheel: {error}" if error else "", wheel=not error)
 
 
@@ -138,3 +139,37 @@ def _is_named(path: str, declarations: str) -> bool:
 
 def _has_file(tree: Tree, path: str) -> bool:
     return path in tree.replaced or (path not in tree.removed and (tree.root / path).is_file())
+
+
+def _failing_imports(
+    worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED
+) -> dict[str, str]:
+    """Module -> error of the modules that fail to import, in the given order, in one process."""
+    reply = worker.run(
+        workspace.after, Request(suite=task.suite, limits=task.limits, kind="imports", modules=modules), preparation
+    )
+    errors = {record.module: str(record.error) for record in reply.of(ImportRecord)}
+    end, detail = ending(reply, task.limits.wall_seconds)
+    if end is not End.COMPLETED:
+        errors[""] = detail
+    return errors
+
+
+def _check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[str, ...]) -> dict[str, str]:
+    """File -> error of its language's own check (empty: none), for files that have such a check."""
+    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="check", paths=files))
+    end, detail = ending(reply, task.limits.wall_seconds)
+    errors = {record.file: str(record.error) for record in reply.of(CheckedRecord)}
+    return errors if end is End.COMPLETED else {**errors, files[0]: detail}
+
+
+def _wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
+    """Why the wheel does not build in the environment of the task; empty: it builds."""
+    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="wheel"))
+    end, detail = ending(reply, task.limits.wall_seconds)
+    if end is not End.COMPLETED:
+        return detail
+    results = reply.of(WheelRecord)
+    if not results:
+        return "the build backend exited without a result"
+    return "" if results[-1].outcome == "built" else clipped(str(results[-1].detail))

@@ -3,7 +3,7 @@
 One row a format. The text comes from a candidate: each reader takes any text, and returns the reason why it is no
 complete report beside the cases. A candidate can print forged lines, so
 
-- of several outcomes for one test the worst counts, as everywhere (see `run_tests.statuses`);
+- of several outcomes for one test the worst counts, as everywhere (see `replies.statuses`);
 - a report that does not agree with its own totals is void.
 """
 

@@ -1,11 +1,10 @@
-"""Runs tests, imports and builds of a workspace in a worker, and turns the replies into evidence."""
+"""Runs the tests of a workspace in a worker, and turns the replies into evidence."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
@@ -17,22 +16,23 @@ from regrade.evaluators.execution.hanging_tests import (
     hanging_at_base,
     limits_of_tests,
     run_past_hanging_tests,
-    running_test,
 )
 from regrade.evaluators.execution.honest_runs import Signs
 from regrade.evaluators.execution.records import (
-    CheckedRecord,
-    CollectRecord,
-    ConfigurationRecord,
-    DoneRecord,
-    ElsewhereRecord,
-    ImportRecord,
-    LeftRecord,
-    ReplacedRecord,
-    StartedRecord,
     TamperedRecord,
-    TestRecord,
-    WheelRecord,
+)
+from regrade.evaluators.execution.replies import (
+    LONGEST_DETAIL,
+    MISSING,
+    PASSED,
+    UNREACHED,
+    clipped,
+    collection_errors,
+    ending,
+    statuses,
+    stopped_tests,
+    unreported,
+    why_void,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
 from regrade.evaluators.execution.slow_machine import limit_now
@@ -42,14 +42,8 @@ from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.rewards.evidence import End, PartialRun, TestFileRun, TestOutcome, TestRun, TestStatus
 
 logger = logging.getLogger(__name__)
-LONGEST_DETAIL = 500
 SHORTEST_LIMIT, SLACK = 30.0, 5.0
 """Time limit of tests: `SLACK` times their time without the patch, and at least `SHORTEST_LIMIT` seconds."""
-FINISHED = (0, 1, 5)
-"""Exit statuses of a completed pytest session: all passed, some failed, no tests."""
-PASSED = TestOutcome(TestStatus.PASSED)
-MISSING = TestOutcome(TestStatus.MISSING)
-UNREACHED = TestOutcome(TestStatus.UNREACHED)
 UNDOUBTED = (TestStatus.PASSED, TestStatus.UNREACHED)
 """Outcomes of a test that contradict a failure caused by the change."""
 
@@ -119,7 +113,7 @@ def _without_unjudged(
     if not unjudged:
         return execution
     files, tests = sorted(workspace.restored), listed(unjudged, 3)
-    detail = _clip(f"not judged, because they fail only with the base's {', '.join(files)}: {tests}")
+    detail = clipped(f"not judged, because they fail only with the base's {', '.join(files)}: {tests}")
     outcomes = {**run.outcomes, **dict.fromkeys(unjudged, UNREACHED)}
     run = replace(run, outcomes=outcomes, detail=detail, seconds=round(run.seconds + reply.seconds, 4))
     return replace(execution, run=run, cpu_seconds=execution.cpu_seconds + reply.cpu_seconds)
@@ -302,132 +296,6 @@ def not_applied(task: Task, reason: str) -> TestRun:
     )
 
 
-def failing_imports(
-    worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED
-) -> dict[str, str]:
-    """Module -> error of the modules that fail to import, in the given order, in one process."""
-    reply = worker.run(
-        workspace.after, Request(suite=task.suite, limits=task.limits, kind="imports", modules=modules), preparation
-    )
-    errors = {record.module: str(record.error) for record in reply.of(ImportRecord)}
-    end, detail = ending(reply, task.limits.wall_seconds)
-    if end is not End.COMPLETED:
-        errors[""] = detail
-    return errors
-
-
-def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[str, ...]) -> dict[str, str]:
-    """File -> error of its language's own check (empty: none), for files that have such a check."""
-    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="check", paths=files))
-    end, detail = ending(reply, task.limits.wall_seconds)
-    errors = {record.file: str(record.error) for record in reply.of(CheckedRecord)}
-    return errors if end is End.COMPLETED else {**errors, files[0]: detail}
-
-
-def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
-    """Why the wheel does not build in the environment of the task; empty: it builds."""
-    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="wheel"))
-    end, detail = ending(reply, task.limits.wall_seconds)
-    if end is not End.COMPLETED:
-        return detail
-    results = reply.of(WheelRecord)
-    if not results:
-        return "the build backend exited without a result"
-    return "" if results[-1].outcome == "built" else _clip(str(results[-1].detail))
-
-
-def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
-    """How an execution ended, and the reason as text."""
-    last = reply.records[-1] if reply.records else None
-    if void := _why_void(reply):
-        return End.CRASHED, _clip(void)
-    if reply.stopped == "timeout":
-        test = running_test(reply)
-        reason = _timeout_reason(wall_seconds, reply.seconds - sum(reply.hanging.values()))
-        is_early = bool(reply.of(ConfigurationRecord)) and not reply.of(StartedRecord)
-        place = f", in {test}" if test else ", while tests were collected" if is_early else ""
-        return End.TIMEOUT, _clip(reason + place)
-    if reply.stopped == "memory":
-        return End.MEMORY, "its processes used more memory than allowed"
-    if reply.stopped == "tests":
-        reason = f"{len(reply.hanging)} tests ran for longer than their limits, at last {[*reply.hanging][-1]}"
-        return End.TIMEOUT, _clip(f"{reason}; the tests after it were not run")
-    if reply.stopped:
-        return End.CRASHED, f"stopped: it used more {reply.stopped} than allowed"
-    if isinstance(last, DoneRecord) and last.status in FINISHED and reply.status == last.status:
-        return End.COMPLETED, ""
-    if isinstance(last, LeftRecord):
-        return End.CRASHED, _clip(f"the test session ended with {last.error}")
-    if reply.status < 0:
-        return End.CRASHED, f"killed by signal {-reply.status} ({_signal_name(-reply.status)})"
-    if isinstance(last, DoneRecord):
-        return End.CRASHED, _clip(f"pytest stopped with status {last.status}: {reply.output.strip()}")
-    return End.CRASHED, f"the process exited with status {reply.status} before it reported a result"
-
-
-def _why_void(reply: Reply) -> str:
-    """Why the outcomes of the tests are no evidence, whatever they are; empty: they are."""
-    if reply.rewritten:
-        return f"it changed the protected file {reply.rewritten[0]} while the tests ran"
-    if reply.tampered:
-        return f"while the tests ran, {reply.tampered[0]}"
-    return imported_copies(reply) or replaced_modules(reply)
-
-
-def imported_copies(reply: Reply) -> str:
-    """Which modules of the repository were imported from elsewhere, so that another copy of them was tested; empty:
-    none. At the base the environment causes that; after a patch, the patch does: it removed or bypassed the module."""
-    return _modules(reply.of(ElsewhereRecord), "not from the repository")
-
-
-def replaced_modules(reply: Reply) -> str:
-    """Which modules that the tests import were replaced, so that they may judge nothing; empty: none."""
-    return _modules(reply.of(ReplacedRecord), "not from where the tests import it without the patch")
-
-
-def _modules(records: Iterable[ElsewhereRecord | ReplacedRecord], where: str) -> str:
-    modules = [module for record in records for module in record.modules]
-    if not modules:
-        return ""
-    name, file = modules[0]
-    others = f" (and {len(modules) - 1} more modules)" if modules[1:] else ""
-    return f"{name} was imported from {file}, {where}{others}"
-
-
-def _timeout_reason(limit: float, passed: float) -> str:
-    """More time than the limit may have passed: see `inside/watching.py` and `slow_machine.py`."""
-    reason = f"stopped at the limit of {limit:g} s"
-    if passed < 1.1 * limit + 1.0:
-        return reason
-    return f"{reason}, {passed:.0f} s after its start: what a busy machine took away does not count"
-
-
-def stopped_tests(reply: Reply) -> frozenset[str]:
-    """The tests that ran for too long, and the one that ran at the end of the time limit."""
-    last = running_test(reply) if reply.stopped == "timeout" else ""
-    return frozenset(reply.hanging) | ({last} if last else frozenset())
-
-
-def statuses(reply: Reply) -> dict[str, TestOutcome]:
-    """Test id -> outcome, as far as reported. Several for one id are forged: the worst counts."""
-    outcomes: dict[str, TestOutcome] = {}
-    for record in reply.of(TestRecord):
-        if record.status in _STATUS:
-            # Without seconds, which differ between runs: equal runs give equal evidence.
-            has_passed = record.status == "passed"
-            if not has_passed or record.id not in outcomes:
-                outcomes[record.id] = PASSED if has_passed else TestOutcome(_STATUS[record.status], str(record.message))
-    return outcomes
-
-
-_STATUS = {status.value: status for status in TestStatus if status not in (TestStatus.MISSING, TestStatus.UNREACHED)}
-
-
-def collection_errors(reply: Reply) -> dict[str, str]:
-    """Node that was not collected -> error."""
-    return {record.node: str(record.message) for record in reply.of(CollectRecord)}
-
-
 def _run(
     worker: Worker,
     task: Task,
@@ -540,13 +408,13 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
     uncollected = collection_errors(reply)
     stopped = stopped_tests(reply)
     outcomes = {}
-    if void := _why_void(reply):
+    if void := why_void(reply):
         reported = dict.fromkeys(tests, TestOutcome(TestStatus.ERROR, void))
     for test in task.fail_to_pass + task.pass_to_pass:
         if test not in tests:
             outcomes[test] = UNREACHED
         else:
-            outcomes[test] = reported.get(test) or _unreported(test, uncollected)
+            outcomes[test] = reported.get(test) or unreported(test, uncollected)
             if test in stopped and outcomes[test] is MISSING:
                 outcomes[test] = replace(MISSING, message="it was running at the end of the time limit")
     return TestRun(
@@ -560,23 +428,3 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
         unnamed=task.unnamed,
         also_fixed=tuple(test for test in task.unnamed if test in tests and reported.get(test) == PASSED),
     )
-
-
-def _unreported(test: str, uncollected: Mapping[str, str]) -> TestOutcome:
-    node = test
-    while node:
-        if node in uncollected:
-            return TestOutcome(TestStatus.ERROR, uncollected[node])
-        node = node.rpartition("::")[0]
-    return MISSING
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= LONGEST_DETAIL else f"{text[: LONGEST_DETAIL // 2]} ... {text[-LONGEST_DETAIL // 2 :]}"

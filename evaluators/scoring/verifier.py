@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from regrade.datasets.container_images import ContainerImage
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.execution.run_tests import UNREACHED
+from regrade.evaluators.execution.replies import UNREACHED
 from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.worker import WorkerDiedError, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare

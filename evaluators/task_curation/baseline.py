@@ -34,7 +34,7 @@ from regrade.evaluators.execution.records import (
     TestSources,
     UnmeasuredRecord,
 )
-from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
+from regrade.evaluators.execution.replies import collection_errors, ending, imported_copies, statuses
 from regrade.evaluators.execution.warm_start import early_modules, store_preparation
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.worker_environments import WorkerEnvironment, image_environment

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from regrade.datasets.globs import matches
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution.records import TestSources
-from regrade.evaluators.execution.run_tests import collection_errors
+from regrade.evaluators.execution.replies import collection_errors
 from regrade.evaluators.execution.worker import Reply
 from regrade.evaluators.task_curation.classified_files import classify_files
 

@@ -20,7 +20,8 @@ from regrade.datasets.patches import PatchError
 from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.records import AlteredRecord
-from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
+from regrade.evaluators.execution.replies import ending, statuses
+from regrade.evaluators.execution.run_tests import test_files, wall_seconds
 from regrade.evaluators.execution.selection import changed_functions, with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare

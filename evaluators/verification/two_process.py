@@ -19,7 +19,8 @@ from regrade.evaluators.execution.records import (
     LikenessRecord,
     UnrecordedRecord,
 )
-from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
+from regrade.evaluators.execution.replies import collection_errors, ending, statuses
+from regrade.evaluators.execution.run_tests import test_files, wall_seconds
 from regrade.evaluators.execution.selection import with_companions
 from regrade.evaluators.execution.worker import (
     UNPREPARED,

@@ -13,7 +13,7 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.activity import LONGEST_NAME, Activity, listener, reported_to
 from regrade.evaluators.execution.hanging_tests import run_past_hanging_tests
-from regrade.evaluators.execution.run_tests import statuses
+from regrade.evaluators.execution.replies import statuses
 from regrade.evaluators.execution.worker import Request, Worker
 from regrade.evaluators.sandboxes import choose
 from regrade.rewards.evidence import TestStatus

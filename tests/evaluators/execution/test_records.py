@@ -26,7 +26,7 @@ from regrade.evaluators.execution.records import (
     decode,
     decode_event,
 )
-from regrade.evaluators.execution.run_tests import ending, statuses
+from regrade.evaluators.execution.replies import ending, statuses
 from regrade.evaluators.execution.worker import Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.inside.bytecode import COLLECT_ONLY

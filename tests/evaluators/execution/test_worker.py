@@ -20,7 +20,7 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators import sandboxes
 from regrade.evaluators.execution.records import ImportRecord
-from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
+from regrade.evaluators.execution.replies import collection_errors, ending, statuses
 from regrade.evaluators.execution.warm_start import are_conftests_late, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
 from regrade.evaluators.sandboxes import Sandbox, choose

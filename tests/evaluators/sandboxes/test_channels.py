@@ -12,7 +12,7 @@ import pyseccomp
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
-from regrade.evaluators.execution.run_tests import statuses
+from regrade.evaluators.execution.replies import statuses
 from regrade.evaluators.execution.worker import Request, Worker
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Podman, Sandbox
 from regrade.evaluators.sandboxes import system_calls as calls

@@ -13,7 +13,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
-from regrade.evaluators.execution.run_tests import statuses
+from regrade.evaluators.execution.replies import statuses
 from regrade.evaluators.execution.worker import Request, Worker
 from regrade.evaluators.sandboxes import (
     Bubblewrap,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
-from regrade.evaluators.execution.run_tests import statuses
+from regrade.evaluators.execution.replies import statuses
 from regrade.evaluators.execution.worker import Preparation, Request, Worker
 from regrade.evaluators.sandboxes import choose
 
