@@ -21,7 +21,9 @@ from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
 from regrade.evaluators.storage.digests import key_of, sealed, unsealed
-from regrade.evaluators.task_curation.baseline import Baseline, UnusableOptionsError, baseline
+from regrade.evaluators.task_curation.baseline import baseline
+from regrade.evaluators.task_curation.baseline_results import Baseline
+from regrade.evaluators.task_curation.baseline_workers import UnusableOptionsError
 
 logger = logging.getLogger(__name__)
 

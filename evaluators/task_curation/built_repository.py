@@ -21,7 +21,7 @@ from regrade.evaluators.scoring.arguments import checked_count, checked_path
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.static.dependencies.distance import import_distances
 from regrade.evaluators.static.dependencies.graph import graph_of
-from regrade.evaluators.task_curation.baseline import Baseline
+from regrade.evaluators.task_curation.baseline_results import Baseline
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.fail_to_pass import fails
 from regrade.evaluators.task_curation.local_repository import MeasuredTests, measure_tests

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
 from regrade.evaluators.execution.hanging_tests import STOPPED
-from regrade.evaluators.task_curation.baseline import Baseline
+from regrade.evaluators.task_curation.baseline_results import Baseline
 from regrade.rewards.evidence import TestStatus
 
 ALL = "all"

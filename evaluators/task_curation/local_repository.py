@@ -25,8 +25,8 @@ from regrade.evaluators.scoring.arguments import (
     checked_path,
     chosen_sandbox,
 )
-from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
+from regrade.evaluators.task_curation.baseline_results import Baseline
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.compiled_elsewhere import advice_on_compiled
 from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass, unnamed_failing

@@ -10,7 +10,7 @@ from regrade.datasets.plurals import listed, plural
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Tree
 from regrade.evaluators.execution.hanging_tests import STOPPED
-from regrade.evaluators.task_curation.baseline import Baseline
+from regrade.evaluators.task_curation.baseline_results import Baseline
 from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
 from regrade.rewards.evidence import TestStatus
 

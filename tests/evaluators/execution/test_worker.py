@@ -208,7 +208,7 @@ def test_a_hang_is_stopped_from_outside_and_earlier_records_remain(run_anywhere,
     ("passed", "words"),
     [
         (30.2, "stopped at the limit of 30 s"),
-        (61.4, "stopped at the limit of 30 s, 61 s after its start: waiting"),
+        (61.4, "stopped at the limit of 30 s, 61 s after its start: what a busy"),
     ],
 )
 def test_a_hang_is_reported_with_its_limit_and_with_a_longer_duration(passed, words):

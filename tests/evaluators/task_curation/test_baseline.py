@@ -14,13 +14,8 @@ from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.execution.worker_environments import WorkerEnvironment
 from regrade.evaluators.sandboxes import available, choose
-from regrade.evaluators.task_curation.baseline import (
-    BYTECODE,
-    _BaselineWorkers,
-    _ReachPart,
-    _WorkerSettings,
-    baseline,
-)
+from regrade.evaluators.task_curation.baseline import baseline
+from regrade.evaluators.task_curation.baseline_workers import BYTECODE, BaselineWorkers, ReachPart, WorkerSettings
 
 REACH = {
     "subject.py": """\
@@ -511,7 +506,7 @@ def test_many_short_tests_of_one_file_are_measured_in_parts_with_the_same_result
 
 def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
     environment = WorkerEnvironment(choose(), Path(sys.executable), bytecode=tmp_path / BYTECODE)
-    settings = _WorkerSettings(environment=environment, scratch=tmp_path, limits=Limits())
+    settings = WorkerSettings(environment=environment, scratch=tmp_path, limits=Limits())
 
     def fails(_report):
         time.sleep(0.5)
@@ -519,7 +514,7 @@ def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
 
     began = time.monotonic()
     with (
-        _BaselineWorkers(settings, write_files({}), TestSuite()) as workers,
+        BaselineWorkers(settings, write_files({}), TestSuite()) as workers,
         pytest.raises(UserError, match="a run failed"),
     ):
         list(workers.finish([fails, *[lambda _: time.sleep(0.1)] * 100], 101, threads=1))
@@ -529,7 +524,7 @@ def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
 def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
     hangs = "import time\ndef test_it():\n    time.sleep(500)\n"
     environment = WorkerEnvironment(choose(), python_for((), tmp_path), bytecode=tmp_path / BYTECODE)
-    settings = _WorkerSettings(environment=environment, scratch=tmp_path, limits=Limits(wall_seconds=600.0))
+    settings = WorkerSettings(environment=environment, scratch=tmp_path, limits=Limits(wall_seconds=600.0))
     (tmp_path / BYTECODE).mkdir(mode=0o777)
 
     def fails(_report):
@@ -537,8 +532,8 @@ def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
         raise UserError("a run failed")
 
     began = time.monotonic()
-    with _BaselineWorkers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
-        jobs = [fails, lambda _: workers.measure(_ReachPart(("test_it.py",)), {"test_it.py::test_it": 1.0}, ())]
+    with BaselineWorkers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
+        jobs = [fails, lambda _: workers.measure(ReachPart(("test_it.py",)), {"test_it.py::test_it": 1.0}, ())]
         with pytest.raises(UserError, match="a run failed"):
             list(workers.finish(jobs, 2, threads=2))
     assert time.monotonic() - began < 60
