@@ -402,7 +402,8 @@ def best_temperature(rows: Rows, metric: Metric = FIX_AND_CLEAN) -> float:
 
 def _close(best: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     lag = (best - other)[~np.isnan(best - other)]
-    return len(lag) > 1 and bool(lag.mean() <= sem(lag))
+    # With few tasks the two are often equal, and must not be told apart by rounding.
+    return len(lag) > 1 and bool(lag.mean() <= sem(lag) * (1 + 1e-9))
 
 
 CostColumn = Literal["tokens", "seconds"]

@@ -215,6 +215,11 @@ def test_a_higher_temperature_must_be_better_by_more_than_its_standard_error(fou
     assert metrics.best_temperature(sweep(found)) == best
 
 
+@pytest.mark.parametrize("tasks", range(2, 80))
+def test_one_task_more_is_exactly_one_standard_error_and_not_better(tasks):
+    assert metrics.best_temperature(sweep({0.2: [0] * tasks, 0.6: [1] + [0] * (tasks - 1)})) == 0.2
+
+
 def test_the_best_temperature_of_a_cost_is_the_one_that_has_least():
     rows = table([row(f"t{n}", temperature=t, **(BROKE if t == 0.2 else {})) for t in (0.2, 0.6) for n in range(5)])
     assert metrics.best_temperature(rows, metrics.BREAKAGE_INCIDENCE) == 0.6
