@@ -23,8 +23,8 @@ never leaves its module. Any other exception is a defect of the program.
                 answers 413
             RunBusyError (datasets/errors.py): another process writes into a run; a study, which takes another
                 cell
-            UnusableOptionsError (evaluators/task_curation/baseline_workers.py): the repository's options for pytest; the
-                cache of baselines, which runs the tests again without those options
+            UnusableOptionsError (evaluators/task_curation/baseline_workers.py): the repository's options for pytest;
+                the cache of baselines, which runs the tests again without those options
         PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
         DoubledKeyError (datasets/json_text.py): a key that occurs twice in JSON; every reader, which refuses the text
         NoLiteralError (evaluators/hardening/literals.py): a value that cannot be written as a literal; the generator
