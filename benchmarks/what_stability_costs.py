@@ -50,6 +50,7 @@ from regrade.rewards.builtin import quality
 COLUMNS = (metrics.FIX_AND_CLEAN, metrics.BREAKAGE_INCIDENCE, metrics.NO_OP_RATE)
 SHORT_NAMES = (
     SFT, START, MORE_SFT, GRPO, "fresh", "iterations-2", "clip-none", "kl-0.1", "rloo", "reinforce", "ppo",
+    "ppo-shared",
 )  # fmt: skip
 """What --short runs, if --variants is not given."""
 UNCLIPPED = {"epsilon": 0.999, "epsilon_high": 1e6}
@@ -103,10 +104,12 @@ def algorithms_of(base: OnlineSettings) -> list[Variant]:
         prompts_per_step=2 * base.prompts_per_step * base.samples_per_prompt,
         frozen=base.frozen,
     )
+    shared_ppo = replace(ppo, prompts_per_step=2 * base.prompts_per_step, samples_per_prompt=base.samples_per_prompt)
     return [
         Variant(name="rloo", label="RLOO", settings=rloo),
         Variant(name="reinforce", label="REINFORCE", settings=reinforce),
-        Variant(name="ppo", label="PPO", settings=ppo),
+        Variant(name="ppo", label="PPO, each attempt at another task", settings=ppo),
+        Variant(name="ppo-shared", label="PPO, tasks shared as in GRPO", settings=shared_ppo),
     ]
 
 

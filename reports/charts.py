@@ -249,7 +249,9 @@ def curve(
     returns: Sequence[float] = (),
     is_exact: bool = False,
 ) -> Markup:
-    """One quantity over training steps: each step faint, the running mean on top; null is a gap.
+    """One quantity over training steps: each step faint, the running mean on top; null is skipped, at an alarm a gap.
+
+    What is logged at every few steps only, such as the reward of a generation, has a dot at each of them.
 
     Args:
         is_exact: it has no noise, so it is drawn as it is.
@@ -258,23 +260,32 @@ def curve(
     """
     import pandas as pd
 
-    raw = pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
+    numbers = [float("nan") if value is None else float(value) for value in values]
+    raw = pd.Series(numbers, index=list(steps), dtype="float64")
+    raw = raw[raw.notna() | raw.index.isin(alarms)]
+    is_sparse = 2 * len(raw) < len(numbers) or len(raw) == 1
     smooth = raw if is_exact else raw.rolling(max(1, len(raw) // 8), min_periods=1, center=True).mean()
     with canvas(name, f"{quantity} over training steps", width=270, height=160) as drawing:
         axes = drawing.axes
         if not is_exact:
-            axes.plot(steps, raw, color=INKS[ink], alpha=0.3, linewidth=1)
+            axes.plot(raw.index, raw, color=INKS[ink], alpha=0.3, linewidth=1)
         for step in alarms:
             is_return = step in returns
             tip = drawing.tip(f"step {step:g}: {'alarm and rollback' if is_return else 'alarm'}")
             axes.axvline(step, color=INKS["bad"], linewidth=1, linestyle="-" if is_return else ":", gid=tip)
-        ends = f"{quantity}: {smooth.iloc[0]:.3g} to {smooth.iloc[-1]:.3g}"
-        axes.plot(steps, smooth, color=INKS[ink], gid=drawing.tip(ends))
-        if len(raw) == 1:
-            axes.plot(steps, raw, "o", color=INKS[ink])
+        seen = smooth.dropna()
+        tip = drawing.tip(f"{quantity}: {seen.iloc[0]:.3g} to {seen.iloc[-1]:.3g}" if len(seen) else quantity)
+        axes.plot(smooth.index, smooth, marker="o" if is_sparse else "", markersize=4, color=INKS[ink], gid=tip)
+        axes.set_xlim(*_with_margin(steps))
         axes.locator_params(nbins=4)
         axes.locator_params(axis="x", integer=True)
     return drawing.svg
+
+
+def _with_margin(steps: Sequence[float]) -> tuple[float, float]:
+    """All charts of a phase share the steps of its log, whichever of them a quantity was logged at."""
+    margin = max(0.04 * (max(steps) - min(steps)), 0.5)
+    return min(steps) - margin, max(steps) + margin
 
 
 def _whisker(axes: Axes, row: int, difference: Difference, ink: str, tip: str) -> None:

@@ -30,6 +30,8 @@ COMPLETE = "complete"
 """Folders of a repository that may hold its virtual environment, in search order."""
 INSTALLED = "installed.py"
 """Name of the program that reads the packages of the interpreter that runs it."""
+ANSWER_SECONDS = 120.0
+"""Longest time in which an interpreter answers a question about its packages, on a busy machine too."""
 _ENVIRONMENT = {"PATH": os.defpath}
 """Environment variables of the programs that the interpreter of the tests runs here."""
 PLUGINS = "plugins"
@@ -264,7 +266,12 @@ def _output(python: Path, file: str, *arguments: str) -> bytes:
     """The output of a program beside this file, run by an interpreter."""
     try:
         command = _command(python, file, *arguments)
-        done = subprocess.run(command, capture_output=True, timeout=120, check=True, env=_ENVIRONMENT)
+        done = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=True, env=_ENVIRONMENT)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"the interpreter {str(python)!r} gave no answer within {ANSWER_SECONDS:g} s: is this machine very busy? "
+            "Wait, or stop other work, and give the same command again"
+        ) from error
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
             f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python 3.11+"

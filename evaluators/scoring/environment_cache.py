@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -73,17 +74,19 @@ def check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
     """The program in the sandbox imports pytest: one error here, before the worker of every task dies.
 
     Raises:
-        UserError: the interpreter of these requirements has no importable pytest.
+        UserError: the interpreter of these requirements has no importable pytest, or gives no answer in time.
     """
     if not requirements:
         return
     try:
         environments.pytest_plugins(python)
     except UserError as error:
-        if requirements[0].startswith("/"):
-            raise  # the user's own interpreter, which the message names
+        failed = error.__cause__
+        if requirements[0].startswith("/") or not isinstance(failed, subprocess.CalledProcessError):
+            raise  # the user's own interpreter, which the message names; or it says nothing about pytest
+        said = failed.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise UserError(
             f"a task's requirements ({', '.join(requirements)}) install no importable pytest, which its tests need: "
             f"add it to `requirements` in the task's file, such as pytest=={version('pytest')}; the cause: "
-            f"{python} -c 'import pytest'"
+            f"{python} -c 'import pytest' ({said})"
         ) from error

@@ -56,6 +56,16 @@ def test_what_has_no_noise_is_drawn_as_it_is_and_a_group_of_one_takes_no_row(tmp
     assert '<h3 class="phase">time</h3>' not in page  # of which there are seconds alone
 
 
+def test_what_is_logged_at_some_steps_only_is_one_line_with_dots_over_all_steps(tmp_path):
+    run = Run(tmp_path / "my-run")
+    for step in range(1, 17):
+        run.log("grpo", step, 2.0 * step, loss=0.1, **({"reward": 0.1 * step} if step in (1, 9) else {}))
+    page = write_training_report(run.folder).read_text()
+    chart = page[page.index("<h3>reward</h3>") : page.index("<h3>loss</h3>")]
+    assert "reward: 0.1 to 0.9" in chart
+    assert chart.count("<use ") > page[page.index("<h3>loss</h3>") :].partition("</svg>")[0].count("<use ")
+
+
 def test_a_run_without_a_training_log_is_one_line(tmp_path):
     Run(tmp_path)
     with pytest.raises(UserError, match="has no training log: give a folder that `regrade train` wrote"):

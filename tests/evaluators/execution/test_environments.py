@@ -26,6 +26,7 @@ from regrade.evaluators.execution.environments import (
 )
 from regrade.evaluators.execution.packages import runner_identity
 from regrade.evaluators.sandboxes.interpreters import plain_path
+from regrade.evaluators.scoring.environment_cache import check_pytest
 from regrade.evaluators.task_curation.local_repository import local_task
 
 FINDER = """\
@@ -156,6 +157,17 @@ def test_a_lookup_ahead_that_fails_is_repeated_with_its_reason(tmp_path):
         look_ahead(interpreter_of(tmp_path))
         with pytest.raises(UserError, match="does not run"):
             identity(plain_path(broken))
+
+
+def test_an_interpreter_that_gives_no_answer_is_not_blamed_for_its_packages(tmp_path, monkeypatch):
+    slow = tmp_path / ".venv" / "bin" / "python"
+    write(slow, "#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(environments, "ANSWER_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"gave no answer within 0\.2 s.* give the same command again"):
+        identity(plain_path(slow))
+    with pytest.raises(UserError, match="gave no answer"):
+        check_pytest(plain_path(slow), ("attrs==1.0",))
 
 
 def test_plugins_are_looked_up_once_for_each_environment_and_again_if_their_record_is_damaged(tmp_path):

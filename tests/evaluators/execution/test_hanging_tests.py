@@ -158,7 +158,10 @@ def test_a_limit_that_the_base_hardly_keeps_at_the_moment_is_not_held_against_a_
     Where the machine is so slow that even the base exceeds the limit, the reference tells, as the bug may never end.
     """
     task = slow_tests(replace(task, limits=replace(LIMITS, wall_seconds=4.0, test_seconds=20.0)), 0.75)
-    base, reference = task.base.with_files({"loops.py": FIX}), Patch.between({"loops.py": FIX}, {"loops.py": FIX + "#\n"})
+    base, reference = (
+        task.base.with_files({"loops.py": FIX}),
+        Patch.between({"loops.py": FIX}, {"loops.py": FIX + "#\n"}),
+    )
     task = replace(task, base=base, reference=reference)
     judged = run_tests(worker, task, prepare(task, Patch.between({"loops.py": FIX}, {"loops.py": SLEEPS}))).run
     assert (judged.end, judged.broken) == (End.COMPLETED, ())
