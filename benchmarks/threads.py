@@ -35,8 +35,8 @@ WAYS: Mapping[str, Mapping[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "asleep, on free cores": {**WAITING, "FOLLOW": "1"},
 }
-BUSY = "while True: sum(range(100_000))"
-"""A competing process."""
+BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
+"""A competing process, which ends with the benchmark, however that ends."""
 PROMPT_TOKENS, ANSWER_TOKENS, BATCH = 120, 12, 4
 
 

@@ -35,7 +35,8 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
         return End.CRASHED, clipped(void)
     if reply.stopped == "timeout":
         test = running_test(reply)
-        reason = _timeout_reason(wall_seconds, reply.seconds - sum(reply.hanging.values()))
+        limit = max(wall_seconds, reply.raised_limit)
+        reason = _timeout_reason(limit, reply.seconds - sum(reply.hanging.values()))
         is_early = bool(reply.of(ConfigurationRecord)) and not reply.of(StartedRecord)
         place = f", in {test}" if test else ", while tests were collected" if is_early else ""
         return End.TIMEOUT, clipped(reason + place)

@@ -326,6 +326,7 @@ def _run(
         limit = limit_now(given.wall_seconds, honest, lambda tree: run(tree, prepared=preparation))
         if limit > given.wall_seconds:
             reply, signs = observed(replace(given, wall_seconds=limit))
+            reply = replace(reply, raised_limit=limit)
     if not signs:
         return reply
     # What the tests do without the patch is no sign against it. A run that did not show it is repeated.

@@ -179,6 +179,8 @@ class Reply:
     """Protected files that the candidate changed on disk, and that the base's tests leave as they are."""
     tampered: tuple[str, ...] = ()
     """What the candidate replaced of the test runner, of Python's measures or of the tests, and the base does not."""
+    raised_limit: float = 0.0
+    """The time limit of all tests in seconds, if it was raised for a slow machine (see `slow_machine.py`)."""
 
     def of(self, kind: type[OfKind]) -> list[OfKind]:
         """The records of one kind, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,8 @@ def test_the_limit_of_the_whole_run_stays_the_last_word(worker, task):
     task = replace(task, limits=replace(LIMITS, wall_seconds=1.0, test_seconds=20.0))
     judged = run(worker, task, SLEEPS.replace("0.9", "9"))
     assert judged.end is End.TIMEOUT
-    assert judged.detail.startswith("stopped at the limit of 1 s")
+    limit = float(re.match(r"stopped at the limit of ([\d.]+) s", judged.detail)[1])
+    assert limit >= 1.0, "three times what the base takes at the moment, if that is more"
     named = judged.detail.rpartition(", in ")[2]
     assert judged.outcomes[named].message == "it was running at the end of the time limit"
 
