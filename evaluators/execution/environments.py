@@ -168,21 +168,9 @@ def pytest_plugins(python: Path) -> dict[str, str]:
         "import importlib.metadata as m, json, pytest; "
         "print(json.dumps({e.name: e.module for e in m.entry_points(group='pytest11')}))"
     )
-    try:
-        done = subprocess.run(
-            [str(python), "-I", "-c", program],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={"PATH": os.defpath},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(
-            f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python"
-        ) from error
+    done = _answer(python, [str(python), "-I", "-c", program], check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise UserError(
             f"the interpreter {str(python)!r} can't import pytest ({reason}): {python} -m pip install pytest"
         )
@@ -264,9 +252,13 @@ def _options(python: Path) -> list[str]:
 
 def _output(python: Path, file: str, *arguments: str) -> bytes:
     """The output of a program beside this file, run by an interpreter."""
+    return _answer(python, _command(python, file, *arguments), check=True).stdout
+
+
+def _answer(python: Path, command: Sequence[str], *, check: bool) -> subprocess.CompletedProcess[bytes]:
+    """What a command of this interpreter says. Raises UserError if it does not run, or for `check` if it fails."""
     try:
-        command = _command(python, file, *arguments)
-        done = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=True, env=_ENVIRONMENT)
+        return subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=check, env=_ENVIRONMENT)
     except subprocess.TimeoutExpired as error:
         raise UserError(
             f"the interpreter {str(python)!r} gave no answer within {ANSWER_SECONDS:g} s: is this machine very busy? "
@@ -276,7 +268,6 @@ def _output(python: Path, file: str, *arguments: str) -> bytes:
         raise UserError(
             f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python 3.11+"
         ) from error
-    return done.stdout
 
 
 def _command(python: Path, file: str, *arguments: str) -> list[str]:

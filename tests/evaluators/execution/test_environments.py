@@ -161,7 +161,7 @@ def test_a_lookup_ahead_that_fails_is_repeated_with_its_reason(tmp_path):
 
 def test_an_interpreter_that_gives_no_answer_is_not_blamed_for_its_packages(tmp_path, monkeypatch):
     slow = tmp_path / ".venv" / "bin" / "python"
-    write(slow, "#!/bin/sh\nexec sleep 60\n")
+    write(slow, "#!/bin/sh\nexec sleep 20\n")
     slow.chmod(0o755)
     monkeypatch.setattr(environments, "ANSWER_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"gave no answer within 0\.2 s.* give the same command again"):
