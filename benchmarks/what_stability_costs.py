@@ -7,7 +7,7 @@ given equal time.
 
     python benchmarks/what_stability_costs.py --out runs/variants            # some two and a half hours of two cores:
     for i in 1 2; do OMP_NUM_THREADS=1 python benchmarks/what_stability_costs.py --out runs/variants & done; wait
-    python benchmarks/what_stability_costs.py --out runs/short --short       # half the sizes, 11 variants: 45 minutes
+    python benchmarks/what_stability_costs.py --out runs/short --short       # half the sizes, 12 variants: 75 minutes
     python benchmarks/what_stability_costs.py --out runs/variants --report   # the tables of what is done
     python benchmarks/what_stability_costs.py --out runs/variants --list     # what is done, and how long it took
     python benchmarks/what_stability_costs.py --out runs/variants --plan     # which differences the sizes can detect
