@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from regrade.datasets.errors import UnstableTrainingError, UserError
+from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.labelled_attempts import distinct
@@ -177,7 +178,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
     """What SFT learns in a run; an agent's demonstrations are executed there.
 
     Raises:
-        UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
+        UserError: a task has no reference, the answer format can express none, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
         return lambda _run, _model, _progress, _tell: ()
@@ -191,8 +192,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
             )
         return lambda _run, _model, _progress, _tell: traces
     if plan.agent is None:
-        answers = demonstrations(tasks)
-        return lambda _run, _model, _progress, _tell: answers
+        return _single_answers(tasks)
     limits = plan.agent.limits
     Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
@@ -213,6 +213,28 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         return made.transcripts
 
     return execute
+
+
+def _single_answers(tasks: Sequence[Task]) -> Lessons:
+    """The references that one answer can express. How many cannot is told, as of an agent's demonstrations."""
+    prompts = {task.id: prompt_of(task) for task in tasks}
+    able = [task for task in tasks if task.reference is None or prompts[task.id].answer_of(task.reference) is not None]
+    if tasks and not able:
+        raise UserError(
+            f"no reference of the {counted(len(tasks), 'task')} replaces exactly one line that its prompt shows, and "
+            "an answer of one turn can do no more: train an agent of several turns, or give other tasks"
+        )
+    answers = demonstrations(able)
+
+    def lessons(_run: Run, _model: LanguageModel, _progress: Progress | None, tell: Tell | None) -> list[Transcript]:
+        if tell is not None and len(able) < len(tasks):
+            tell(
+                f"demonstrations: {counted(len(able), 'answer')}; {len(tasks) - len(able)} could not be made (the "
+                "reference does not replace exactly one line that the prompt shows)"
+            )
+        return answers
+
+    return lessons
 
 
 def _gaps(made: DemonstrationFile) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
@@ -102,6 +103,22 @@ def test_a_probe_on_what_is_learned_is_a_user_error(tasks: list[Task], scorer: S
     plan = TrainingPlan(settings=SFTSettings(), model="m", budget=Budget(steps=1), probe_tasks=tasks[1:])
     with pytest.raises(UserError, match="probe_tasks: add is trained on too"):
         train(plan, tasks, scorer, tmp_path)
+
+
+def test_sft_of_one_turn_leaves_out_references_that_no_answer_expresses_and_says_so(
+    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    source = tasks[0].base.read("library.py")
+    elsewhere = Patch.between({"library.py": source}, {"library.py": source.replace("number * 2", "number + number")})
+    other = replace(tasks[0], reference=elsewhere)
+    plan = TrainingPlan(settings=SFTSettings(), model=str(undecided_folder), budget=Budget(steps=1), stability=None)
+    told: list[str] = []
+    train(plan, [other, tasks[1]], scorer, tmp_path / "run", tell=told.append)
+    (line,) = [line for line in told if line.startswith("demonstrations")]
+    assert line.startswith("demonstrations: 1 answer; 1 could not be made (the reference does not replace")
+    with pytest.raises(UserError, match=r"no reference of the 1 task .* train an agent of several turns"):
+        train(plan, [other], scorer, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:
