@@ -60,8 +60,7 @@ class TrainingOptions:
         Path | None,
         typer.Option(
             exists=True,
-            dir_okay=False,
-            help="File of held-out tasks, of which nothing is learned: the stability guard probes fixes and breakage "
+            help="Held-out tasks, a file or a set, of which nothing is learned: the guard probes fixes and breakage "
             "on them, and the checkpoint has the best weights by this probe. Default: none for your own tasks, "
             f"{PROBE_TASKS} of the split validation for ready-made ones.",
         ),

@@ -14,13 +14,14 @@ from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestOutcome, TestRun, TestStatus
 from regrade.rewards.examples import evidence_sets
 
+ROUNDING = 1e-9
 EXAMPLES = 50
 """Each as it is drawn, and as that of a clean fix without side effects, which random evidence rarely is."""
 LEVELS = list(AssuranceLevel)
 
 
 def check_teaches(pays: TrainingReward) -> None:
-    """Raises UserError for a reward that is the same or unscored on all evidence, and for one that raises.
+    """Raises UserError for a reward that is the same or unscored on all evidence, leaves [0, 1], or raises.
 
     What an unreadable answer or an empty patch is paid is no reward of the evidence, so it does not count. A reward
     with evidence of the user's own, for which no examples can be made, is not tried.
@@ -90,4 +91,10 @@ def _without_content(record: Any) -> Any:
 def _value(pays: TrainingReward, evidence: EvidenceSet) -> float | None:
     run: TestRun = evidence.records[TestRun]
     integrity: Integrity = evidence.records[Integrity]
-    return pays.payment(pays.reward.evaluate(evidence), run, tampered=bool(integrity.kinds)).value
+    verdict = pays.reward.evaluate(evidence)
+    if verdict.value is not None and not -ROUNDING <= verdict.value <= 1 + ROUNDING:
+        raise UserError(
+            f"reward {pays.reward.name!r} is {verdict.value:g} on a generated piece of evidence, and rewards lie in "
+            "[0, 1], which the prices of a training are made for: let its weights add up to 1"
+        )
+    return pays.payment(verdict, run, tampered=bool(integrity.kinds)).value

@@ -100,6 +100,7 @@ def load_model(
     """
     try:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
@@ -127,7 +128,7 @@ def load_model(
                 vars(model).pop("_weight_conversions", None)
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = textwrap.shorten(str(error).strip().rstrip("."), 300, placeholder=" ...")
         raise UserError(
             f"model {name!r} cannot be loaded: {reason} "

@@ -17,7 +17,7 @@ from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import OnlineSettings
 from regrade.policy_training.training_plan import TrainingPlan
-from regrade.rewards import Diff, Score, TestRun, reward
+from regrade.rewards import Diff, Score, TestRun, reward, tests
 from regrade.rewards.assurance import assured
 from regrade.rewards.builtin import builtin_rewards
 
@@ -42,6 +42,9 @@ REFUSED = {
     "reward 'always_1' is -2 on each of": TrainingReward(reward=always_1, offset=-3.0),
     "reward 'never_scored' is unscored on each of 100": TrainingReward(reward=never_scored),
     "reward 'unbounded' raised OutOfBoundsError": TrainingReward(reward=unbounded),
+    "reward '2 * tests' is 2 on a generated piece of evidence, and rewards lie in [0, 1]": TrainingReward(
+        reward=2 * tests
+    ),
 }
 
 

@@ -106,6 +106,13 @@ def test_a_folder_without_model_is_a_user_error(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_cut_off_are_a_user_error(language_model: LanguageModel, tmp_path: Path) -> None:
+    weights = language_model.save(tmp_path / "model") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cannot be loaded: .*file not fully covered"):
+        load_model(str(tmp_path / "model"), device="cpu")
+
+
 def test_a_folder_of_a_run_names_its_checkpoint(tmp_path: Path) -> None:
     for name in ("checkpoints/sft-2", "checkpoints/sft"):
         (tmp_path / name).mkdir(parents=True)
