@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
@@ -32,6 +32,8 @@ PREFERRED = (
 HIDDEN = ("step", "phase", "seconds", "epoch", "num_tokens", "step_time", "learning_rate")
 MOST = 8
 """Maximal number of charts of one phase."""
+DRAWABLE = 1e100
+"""Of larger numbers, the arithmetic of an axis is not finite."""
 COLLAPSED = 0.2
 """Final entropy below this share of the first one raises an alarm: the policy hardly varies its answers."""
 
@@ -93,18 +95,24 @@ def _quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def numbers_of(rows: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
-    """A quantity at each logged step; None where it is missing, not finite or no number."""
+    """A quantity at each logged step; None where it is missing, not finite, too large to draw or no number."""
     values = [row.get(key) for row in rows]
-    return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+    return [float(v) if _is_number(v) and abs(v) <= DRAWABLE else None for v in values]
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def alarms_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What the log itself shows to be wrong, a line each."""
     for key in dict.fromkeys(key for row in rows for key in row):
-        steps = [row.get("step") for row in rows if key in row and row[key] is None]
-        if steps:
-            listed = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
-            yield f"{_words(key)} was not finite at step {listed}"
+        missing = [row.get("step") for row in rows if key in row and row[key] is None]
+        beyond = [row.get("step") for row in rows if _is_number(row.get(key)) and abs(row[key]) > DRAWABLE]
+        for what, steps in (("not finite", missing), ("too large to draw", beyond)):
+            if steps:
+                listed = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
+                yield f"{_words(key)} was {what} at step {listed}"
     entropy = [value for value in numbers_of(rows, "entropy") if value is not None]
     if len(entropy) >= 5 and entropy[-1] < COLLAPSED * entropy[0]:
         yield f"entropy fell from {entropy[0]:.2f} to {entropy[-1]:.2f}: the policy hardly varies its answers"

@@ -66,6 +66,15 @@ def test_what_is_logged_at_some_steps_only_is_one_line_with_dots_over_all_steps(
     assert chart.count("<use ") > page[page.index("<h3>loss</h3>") :].partition("</svg>")[0].count("<use ")
 
 
+def test_numbers_of_any_size_leave_a_page(tmp_path):
+    run = Run(tmp_path / "my-run")
+    for step in range(1, 5):
+        run.log("sft", step, 2.0 * step, loss=1e308 * (-1) ** step if step > 2 else 1.0, **{"all/of it": 1e308})
+    page = write_training_report(run.folder).read_text()
+    assert "loss was too large to draw at step 3, 4" in page
+    assert "all/of it was too large to draw at step 1, 2, 3, 4" in page
+
+
 def test_a_run_without_a_training_log_is_one_line(tmp_path):
     Run(tmp_path)
     with pytest.raises(UserError, match="has no training log: give a folder that `regrade train` wrote"):
