@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
-from regrade.evaluators.inside.recording.doctests import restore_examples
+from regrade.evaluators.inside.recording.doctests import explain, restore_examples
 from regrade.evaluators.inside.recording.libraries import LibraryWatch
 from regrade.evaluators.inside.recording.node_ids import file_of
 from regrade.evaluators.inside.recording.reads_of_tests import ReadsOfTests
@@ -181,6 +181,8 @@ class Recorder:
         excinfo = call.excinfo
         if excinfo is None:
             return str(report.longrepr)[:LONGEST_MESSAGE]
+        if isinstance(item, pytest.DoctestItem) and (message := explain(excinfo.value, self._root)):
+            return ADDRESS.sub("0x...", message)[:LONGEST_MESSAGE]
         lines = excinfo.exconly(tryshort=True).strip().splitlines()[:3] or [excinfo.typename]
         location = ""
         for entry in excinfo.traceback:

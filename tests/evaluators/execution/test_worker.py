@@ -139,6 +139,29 @@ def test_a_failure_is_explained_by_its_line_and_error(run):
     assert message.startswith("test_it.py:3: assert value == 2, object()\nAssertionError: <object object at 0x...>")
 
 
+def test_a_failing_doctest_is_explained_by_its_example_and_what_it_gave(worker, write_files):
+    text = """
+        def double(number):
+            '''Twice.
+
+            >>> double(2)
+            5
+            '''
+            return 2 * number
+
+        def fail(number):
+            '''
+            >>> fail(1)
+            1
+            '''
+            raise KeyError(number)
+    """
+    tree = write_files({"shop.py": textwrap.dedent(text), "pytest.ini": "[pytest]\naddopts = --doctest-modules\n"})
+    outcomes = statuses(worker.run(tree, Request(suite=TestSuite(), limits=LIMITS)))
+    assert outcomes["shop.py::shop.double"].message == "shop.py:5: double(2)\nexpected '5', got '4'"
+    assert outcomes["shop.py::shop.fail"].message == "shop.py:12: fail(1)\nKeyError: 1"
+
+
 def test_a_file_that_fails_to_collect_has_a_reason_and_the_others_run(worker, write_files):
     tree = write_files(
         {"test_a.py": "import nothing_like_it\n", "test_b.py": "def test_b(): pass\n", "test_c.py": "(\n"}
