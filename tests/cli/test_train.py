@@ -48,7 +48,7 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade_with_a_tin
         assert (settings["samples_per_prompt"], settings["beta"], budget["steps"]) == (2, 0.1, 2)
         assert manifest["configuration"]["seed"] == 4
     recorded = manifest["configuration"]["reward"]
-    own_reward = ("(1 * tests + 1 * style).only_if(builds)", None)
+    own_reward = ("(0.5 * tests + 0.5 * style).only_if(builds)", None)
     assert (recorded["reward"], recorded["breakage"]) == (own_reward if algorithm == "rloo" else ("tests", -1.2))
     logged = [json.loads(line) for line in (run / "training" / f"{algorithm}.jsonl").read_text().splitlines()]
     assert {row["step"] for row in logged if "loss" in row} == {1, 2}
