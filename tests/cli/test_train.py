@@ -26,7 +26,9 @@ def regrade_with_a_tiny_model(regrade, monkeypatch, tokenizer, tmp_path):  # noq
 def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade_with_a_tiny_model, tasks, tmp_path, algorithm):
     regrade = regrade_with_a_tiny_model
     run, own = tmp_path / "run", tmp_path / "own.py"
-    own.write_text("from regrade.rewards import builds, style, tests\nmine = (0.5 * tests + 0.5 * style).only_if(builds)\n")
+    own.write_text(
+        "from regrade.rewards import builds, style, tests\nmine = (0.5 * tests + 0.5 * style).only_if(builds)\n"
+    )
     what, options = algorithm, ["--limit", "2", "--samples", "2", "--steps", "2", "--tasks", tasks]
     if algorithm == "grpo":  # an agent of three turns
         options += ["--turns", "3", "--shaping", "measured", "--turn-cost", "0.01"]
