@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import textwrap
-from collections.abc import Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,8 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.datasets.json_text import parse_json, read_text
+from regrade.datasets.plurals import counted
 from regrade.evaluators.storage.file_locks import locked
 from regrade.evaluators.storage.journal import replaced_folder
 from regrade.policy_training.policies.harmony import Harmony
@@ -110,7 +112,11 @@ def load_model(
     base = _base_of_adapters(folder)
     if base is not None:
         loaded = load_model(base, device=device, to_train=to_train, adapters=True)
-        loaded.model.load_adapter(folder, is_trainable=to_train)
+        try:
+            loaded.model.load_adapter(folder, is_trainable=to_train)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise _not_loaded(name, error) from error
+        _check_finite(name, loaded.model)
         if to_train:
             let_adapters_learn(loaded.model)
         return LanguageModel(name, loaded.model, loaded.tokenizer)
@@ -123,21 +129,79 @@ def load_model(
             config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
             _check_tokenizer(name, tokenizer, config)
             unpacking = _unpacking(config) if to_train or where == "cpu" else {}
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local, **unpacking)
+            with _silent_reports():
+                model, loading = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    dtype=dtype,
+                    local_files_only=is_local,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # they are refused in one line, by `_check_weights`
+                    **unpacking,
+                )
             if unpacking:  # it would save unpacked weights by the names of packed ones, which load as random ones
                 vars(model).pop("_weight_conversions", None)
     except UserError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
-        reason = textwrap.shorten(str(error).strip().rstrip("."), 300, placeholder=" ...")
-        raise UserError(
-            f"model {name!r} cannot be loaded: {reason} "
-            f"(give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
-        ) from error
+        raise _not_loaded(name, error) from error
+    _check_weights(name, loading)
+    _check_finite(name, model)
     _check_usable(name, model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def _not_loaded(name: str, error: Exception) -> UserError:
+    reason = textwrap.shorten(str(error).strip().rstrip("."), 300, placeholder=" ...")
+    return UserError(
+        f"model {name!r} cannot be loaded: {reason} (give {EMBEDDED!r}, a folder with a saved model, or a name on the "
+        "hub)"
+    )
+
+
+@contextmanager
+def _silent_reports() -> Iterator[None]:
+    """Without the table in which transformers lists missing weights: `_check_weights` reads it."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _check_weights(name: str, loading: Mapping[str, Any]) -> None:
+    """Raises UserError for weights that the files lack or have in another shape: transformers would draw random ones.
+
+    Args:
+        loading: what `from_pretrained` found.
+    """
+    mismatched = {key[0] for key in loading["mismatched_keys"]}
+    for bad, what in ((set(loading["missing_keys"]) - mismatched, "lack"), (mismatched, "have in another shape")):
+        if bad:
+            raise UserError(
+                f"model {name!r} cannot be loaded: its files {what} {counted(len(bad), 'weight')} of the model that "
+                f"config.json describes, such as {min(bad)}: save it again, or give another model"
+            )
+    if unused := sorted(loading["unexpected_keys"]):
+        warnings.warn(
+            f"model {name!r}: {counted(len(unused), 'weight')} of its files, such as {unused[0]}, belong to no layer "
+            "that config.json names, and are not used",
+            stacklevel=3,
+        )
+
+
+def _check_finite(name: str, model: Any) -> None:
+    """Raises UserError for weights that are NaN or infinite, as of a training that diverged: nothing can be learned."""
+    for key, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.element_size() > 1 and not bool(weight.isfinite().all()):
+            raise UserError(
+                f"model {name!r}: the weight {key} is not finite (NaN or infinity), so every answer would be noise: "
+                "give an earlier checkpoint"
+            )
 
 
 def check_memory(name: str, learning: float) -> None:
@@ -228,7 +292,11 @@ def _base_of_adapters(folder: str) -> str | None:
     path = Path(folder) / "adapter_config.json"
     if not path.is_file():
         return None
-    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    values = parse_json(read_text(path), str(path))
+    base = values.get("base_model_name_or_path") if isinstance(values, dict) else None
+    if not isinstance(base, str):
+        raise UserError(f"{path} names no base_model_name_or_path, the model that these adapters belong to; add it")
+    return base
 
 
 def let_adapters_learn(model: Any) -> int:
@@ -277,7 +345,12 @@ _LOGIT_CHANGES = ("final_logit_softcapping", "attn_logit_softcapping", "logit_sc
 
 
 def _check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
-    """Raises UserError if the tokenizer has tokens for which the model has no embedding."""
+    """Raises UserError if the tokenizer has tokens for which the model has no embedding, or none that ends a text."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"model {name!r}: its tokenizer has no token that ends a text, so no answer would end: set eos_token in "
+            "its tokenizer_config.json"
+        )
     tokens, rows = max(tokenizer.get_vocab().values(), default=-1) + 1, config.get_text_config().vocab_size
     if tokens > rows:
         raise UserError(

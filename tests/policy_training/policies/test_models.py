@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
 import pytest
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
@@ -68,3 +73,56 @@ def test_what_a_training_needs_is_a_lower_bound(
     monkeypatch.undo()
     _, free = models.free_memory()
     assert 1e7 < free < 1e14
+
+
+LAYER = "model.layers.0.mlp.down_proj.weight"
+DAMAGED: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
+    "missing": (lambda weights: weights.pop(LAYER), f"its files lack 1 weight of the model that config.json describes, such as {LAYER}: save"),
+    "other shape": (
+        lambda weights: weights.update({LAYER: weights[LAYER][:16].clone()}),
+        f"its files have in another shape 1 weight of the model that config.json describes, such as {LAYER}",
+    ),
+    "NaN": (lambda weights: weights[LAYER].view(-1)[:1].fill_(torch.nan), f"the weight {LAYER} is not finite"),
+    "infinite": (lambda weights: weights[LAYER].view(-1)[:1].fill_(-torch.inf), f"the weight {LAYER} is not finite"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_damaged_weights_are_refused(
+    undecided_folder: Path, tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """transformers would draw missing ones at random, and answers of NaN are all the same token."""
+    damage, said = DAMAGED[how]
+    folder = Path(copytree(undecided_folder, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    damage(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError) as caught:
+        load_model(str(folder), to_train=True)
+    assert said in str(caught.value)
+    assert capfd.readouterr().err == "", "one line, and no table of transformers"
+
+
+def test_unused_weights_are_told(undecided_folder: Path, tmp_path: Path) -> None:
+    folder = Path(copytree(undecided_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.warns(UserWarning, match=r"9 weights of its files, such as model\.layers\.1\.[\w.]+, belong to no layer"):
+        load_model(str(folder))
+
+
+def test_a_tokenizer_without_an_end_is_refused(undecided_folder: Path, tmp_path: Path) -> None:
+    folder = Path(copytree(undecided_folder, tmp_path / "model"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": None}))
+    with pytest.raises(UserError, match="has no token that ends a text"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "adapter_config.json"), ("{}", "names no base_model"), ("[1]", "names no base_model")]
+)
+def test_damaged_adapters_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_model(str(tmp_path))
