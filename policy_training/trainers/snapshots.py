@@ -63,6 +63,11 @@ def learned_weights(optimizer: Any) -> list[Tensor]:
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
+def is_finite(optimizer: Any) -> bool:
+    """Are all weights that it learns finite numbers?"""
+    return all(bool(weight.isfinite().all()) for weight in learned_weights(optimizer))
+
+
 def write_alarm(folder: Path, record: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], model: Any) -> Path:
     """Write what was seen (`alarm.json`: the alarm, and the numbers of the steps before) and the weights that learn
     (`weights.pt`), as they were: both or nothing. Returns the folder.

@@ -27,7 +27,13 @@ from regrade.policy_training.trainers.drift import kl_from
 from regrade.policy_training.trainers.probes import Probe, ProbeResult
 from regrade.policy_training.trainers.processes import from_main, is_main, mean_of_all
 from regrade.policy_training.trainers.settings import StabilitySettings
-from regrade.policy_training.trainers.snapshots import LearnedState, learned_weights, remove_alarms, write_alarm
+from regrade.policy_training.trainers.snapshots import (
+    LearnedState,
+    is_finite,
+    learned_weights,
+    remove_alarms,
+    write_alarm,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +166,8 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         if self.verdict:
             return control
         if self.probe is None:
-            if step % self.settings.checkpoint_every == 0 and not self.judge.is_suspicious:
+            is_due = step % self.settings.checkpoint_every == 0
+            if is_due and not self.judge.is_suspicious and is_finite(self.trainer.optimizer):
                 self.best = LearnedState.of(self.trainer.optimizer, step)
         elif step % self.settings.probe_every == 0 or is_last:
             alarm = self._measure(step)
@@ -176,8 +183,12 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             logs.update(self._take_log())
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The model has the best weights by the probe."""
+        """The model has the best weights by the probe, and never ones that the last step ruined."""
         del args, control
+        if not is_finite(self.trainer.optimizer):
+            self.best.restore(self.trainer.optimizer)
+            self.tell(f"stability: the last weights are not finite; those of step {self.best.step} are kept")
+            return
         if self.probe is None:
             return
         if self.probes[-1][0] != state.global_step and not self.verdict:  # a limit of time, found after our last call
@@ -235,7 +246,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             return None
         best = self._result_of(self.best.step) or result
         drop, error = result.drop_from(best)
-        if drop <= 0:
+        if drop <= 0 and is_finite(self.trainer.optimizer):
             self.best = LearnedState.of(self.trainer.optimizer, step)
         if drop <= max(self.settings.probe_drop, 2 * error):
             return None

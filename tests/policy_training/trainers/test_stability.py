@@ -85,6 +85,24 @@ def test_a_batch_that_is_not_finite_is_left_out(
     assert [step["step"] for step in record["steps"]] == [1, 2]
 
 
+@pytest.mark.parametrize("scores", [None, (0.0, 0.0)])
+def test_weights_that_the_last_step_ruined_are_not_kept(
+    undecided: LanguageModel, tasks: list[Task], tmp_path: Path, scores: tuple[float, ...] | None
+) -> None:
+    """Neither without a probe, nor where it cannot tell them from the first ones."""
+    told: list[str] = []
+    results = None if scores is None else iter([ProbeResult({"a": score}) for score in scores])
+    probe = None if results is None else (lambda: next(results))
+    guard = StabilityGuard(StabilitySettings(probe_every=1, checkpoint_every=1), tmp_path, probe, tell=told.append)
+    before = weights_of(undecided)
+    train_sft(
+        undecided, demonstrations(tasks), SFTSettings(learning_rate=1e300), out=tmp_path, budget=Budget(steps=1),
+        seed=0, guard=guard,
+    )  # fmt: skip
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(undecided).items())
+    assert told == ["stability: the last weights are not finite; those of step 0 are kept"]
+
+
 def test_a_guard_goes_on_with_what_it_knew(language_model: LanguageModel, tmp_path: Path) -> None:
     """After a kill: its memory survives as a file of plain values and tensors. The best weights are those of step 2."""
     lessons = [Transcript.of_answer(f"Write {k}:\n", f"9 {k}") for k in range(8)]
