@@ -148,13 +148,15 @@ def read_recipe(path: str | Path) -> TrainingRecipe:
     if not file.exists() and str(path) in shipped_recipes():
         file = SHIPPED / file
     try:
-        text = read_input(file, LARGEST_RECIPE).decode("utf-8")
+        text = read_input(file, LARGEST_RECIPE).decode("utf-8-sig")
         table = tomllib.loads(text)
     except OSError as error:
         known = ", ".join(shipped_recipes())
         raise UserError(f"recipe {str(path)!r} cannot be read: {error.strerror}; shipped ones: {known}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: this is no valid TOML: {error}") from error
+    except RecursionError:
+        raise UserError(f"{path}: its values are nested too deeply for a recipe") from None
     recipe = _TableReader(str(path)).recipe(table)
     return _with_paths(recipe, file.parent)
 

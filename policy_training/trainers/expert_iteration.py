@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.cascade.cascade import Cascade
@@ -101,6 +102,11 @@ class ExpertIteration:
         (out / SAMPLED).unlink(missing_ok=True)  # the round's file replaces it
         self.verified.extend(done.verified)
         lesson, sft = self._lesson(seed), self.settings.sft
+        if not lesson:
+            raise UserError(
+                f"none of the attempts at {counted(len(tasks), 'task')} is a clean fix, so there is nothing to learn: "
+                "train by sft first, choose easier tasks, or make more attempts (`samples`)"
+            )
         train_sft(
             language_model,
             lesson,
@@ -171,8 +177,9 @@ class ExpertIteration:
         self.verified.extend(done.verified)
 
     def _lesson(self, seed: int) -> list[Transcript]:
-        count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))
-        replayed = random.Random(seed).sample(self.demonstrations, min(count, len(self.demonstrations)))
+        known = len(self.demonstrations)
+        count = max(self.settings.sft.batch_size, round(min(self.settings.replay * len(self.verified), known)))
+        replayed = random.Random(seed).sample(self.demonstrations, min(count, known))
         return [*self.verified, *replayed]
 
 

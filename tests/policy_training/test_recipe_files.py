@@ -92,6 +92,7 @@ REFUSED = {
     "": "the key 'algorithm' is missing; give one of sft, expert-iteration, grpo",
     'algorithm = "grop"': "algorithm is \"grop\" (did you mean 'grpo'?); give one of",
     "algorithm = ": "this is no valid TOML: ",
+    f"algorithm = {'[' * 3000}{']' * 3000}": "its values are nested too deeply for a recipe",
     'algorithm = "grpo"\nstep = 1': "unknown key \"step\" (did you mean 'steps'?); known keys: agent, algorithm,",
     'algorithm = "grpo"\n[settings]\nlerning_rate = 1': (
         "unknown key \"lerning_rate\" in [settings] (did you mean 'learning_rate'?); known keys: beta, "
@@ -123,7 +124,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED)
+def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b'\xef\xbb\xbfalgorithm = "sft"\n')
+    assert read_recipe(tmp_path / "r.toml").algorithm == "sft"
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: text[:60])
 def test_a_wrong_recipe_is_refused_in_one_line_with_the_key(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
@@ -198,6 +199,22 @@ def test_a_round_teaches_what_the_tests_verified(
     assert set(found.verified) <= before.keys()
     for example in found.verified:
         assert answer_quality(undecided, [example]).log_likelihood > 0.7 * before[example]
+
+
+def test_a_round_without_a_clean_fix_says_so(
+    language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    """A random policy fixes nothing; references are no advice, as this algorithm reads none."""
+    loop = ExpertIteration([], ExpertIterationSettings(sampling=Sampling(1.0, 1)))
+    with pytest.raises(UserError, match="none of the attempts at 2 tasks is a clean fix, so there is nothing to learn"):
+        loop.round(language_model, tasks, scorer, out=tmp_path, budget=Budget(steps=1), seed=0)
+
+
+def test_any_replay_ends_at_the_demonstrations(tasks: list[Task]) -> None:
+    known = demonstrations(tasks)
+    for replay in (0.0, 1e308):
+        loop = ExpertIteration(known, ExpertIterationSettings(replay=replay), verified=known * 5)
+        assert loop._lesson(seed=0)[10:] in ([*known], [*reversed(known)])
 
 
 @pytest.mark.slow
