@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from regrade.datasets.errors import UserError
 
 OF_TORCH = ("PytorchStreamWriter", "inline_container")
 """In the messages of `torch.save` when it cannot write: it raises RuntimeError, without a reason."""
+OF_TOKENIZERS = re.compile(r"\(os error (\d+)\)$")
+"""At the end of messages of `tokenizers`, which raises a bare Exception."""
 LITTLE = 1 << 20
 """Bytes free on a disk that such an error is then blamed on."""
 
@@ -36,13 +39,15 @@ def writing(what: str, path: Path, kept: str) -> Iterator[None]:
 
 @contextmanager
 def os_errors(folder: Path) -> Iterator[None]:
-    """Raises OSError instead of the errors of torch and safetensors if a file in `folder` cannot be written.
+    """Raises OSError instead of the errors of torch, safetensors and tokenizers if a file in `folder` cannot be written.
 
     To be used while the files are there: of torch's error the free space alone tells the reason.
     """
     try:
         yield
     except Exception as error:
+        if type(error) is Exception and (match := OF_TOKENIZERS.search(str(error))):
+            raise OSError(int(match[1]), os.strerror(int(match[1])), str(folder)) from error
         is_of_torch = isinstance(error, RuntimeError) and any(part in str(error) for part in OF_TORCH)
         if not is_of_torch and type(error).__name__ != "SafetensorError":
             raise

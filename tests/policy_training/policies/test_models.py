@@ -18,6 +18,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.policies import models
 from regrade.policy_training.policies.models import LanguageModel, check_memory, load_model
+from regrade.policy_training.policies.writing_errors import os_errors
 from regrade.policy_training.train import train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
@@ -77,7 +78,10 @@ def test_what_a_training_needs_is_a_lower_bound(
 
 LAYER = "model.layers.0.mlp.down_proj.weight"
 DAMAGED: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
-    "missing": (lambda weights: weights.pop(LAYER), f"its files lack 1 weight of the model that config.json describes, such as {LAYER}: save"),
+    "missing": (
+        lambda weights: weights.pop(LAYER),
+        f"its files lack 1 weight of the model that config.json describes, such as {LAYER}: save",
+    ),
     "other shape": (
         lambda weights: weights.update({LAYER: weights[LAYER][:16].clone()}),
         f"its files have in another shape 1 weight of the model that config.json describes, such as {LAYER}",
@@ -107,7 +111,9 @@ def test_unused_weights_are_told(undecided_folder: Path, tmp_path: Path) -> None
     folder = Path(copytree(undecided_folder, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    with pytest.warns(UserWarning, match=r"9 weights of its files, such as model\.layers\.1\.[\w.]+, belong to no layer"):
+    with pytest.warns(
+        UserWarning, match=r"9 weights of its files, such as model\.layers\.1\.[\w.]+, belong to no layer"
+    ):
         load_model(str(folder))
 
 
@@ -126,3 +132,10 @@ def test_damaged_adapters_are_refused(tmp_path: Path, text: str, said: str) -> N
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(UserError, match=said):
         load_model(str(tmp_path))
+
+
+def test_a_full_disk_that_the_tokenizer_notices_is_an_error_of_the_system(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="No space left on device"), os_errors(tmp_path):
+        language_model.tokenizer.backend_tokenizer.save("/dev/full")
