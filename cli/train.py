@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regrade.cli.console import activities, stderr
+from regrade.cli.console import activities, stderr, stdout_to_stderr
 from regrade.cli.extras import check_training_libraries, training_libraries
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import takes
@@ -69,15 +69,16 @@ def train(options: TrainingOptions) -> None:
     from regrade.evaluators.storage.run import Run
 
     algorithm, out, sandbox = recipe.algorithm, options.out, options.sandbox
-    plan = _plan(recipe, options)
+    with stdout_to_stderr():  # a reward's file may print
+        plan = _plan(recipe, options)
     chosen = measured(loaded, sandbox)
     was_finished = (out / "manifest.json").exists() and Run.open(out).finished(algorithm)
     workers = options.workers or max(1, (os.cpu_count() or 1) // on_this_machine())
     if not is_main():  # of several processes: it plays and judges its share, and says and writes nothing
-        with Scorer(sandbox=sandbox, workers=workers) as scorer:
+        with stdout_to_stderr(), Scorer(sandbox=sandbox, workers=workers) as scorer:
             run_training(plan, chosen, scorer, out)
         return
-    with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
+    with stdout_to_stderr(), Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
 
         def told(what: str, done: int, total: int) -> None:
             report(f"{algorithm}: {what}", done, total)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.console import activities, print_json, stdout
+from regrade.cli.console import activities, print_json, stdout, stdout_to_stderr
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
 from regrade.cli.loading import is_ready_made, limited, load, measured
@@ -81,16 +81,17 @@ def check(options: PreflightOptions) -> None:
     from regrade.evaluators.scoring.scorer import Scorer
 
     agent = AgentFormat.of_checkpoint(Path(options.model)) if limits is None else AgentFormat(limits)
-    pays = DEFAULT_TRAINING_REWARD if options.reward is None else load_training_reward(options.reward)
-    check_model(options.model)
-    check_teaches(pays)  # before tests are run, and a model is loaded
+    with stdout_to_stderr():  # a reward's file may print
+        pays = DEFAULT_TRAINING_REWARD if options.reward is None else load_training_reward(options.reward)
+        check_model(options.model)
+        check_teaches(pays)  # before tests are run, and a model is loaded
     scoring = Scorer(sandbox=options.sandbox, workers=options.workers)
     scoring.gather((), pays.reward.needs)  # fails if a probe is missing
     check_memory(options.model, 0.0)
     chosen = measured(loaded, options.sandbox)
     model = load_model(options.model, to_train=True)
     sampling = Sampling(options.temperature, options.samples)
-    with scoring as scorer, activities() as report:
+    with stdout_to_stderr(), scoring as scorer, activities() as report:
         checks = preflight(model, chosen, scorer, pays, sampling, agent=agent, seed=options.seed, progress=report)
     _print(checks, json=options.json)
     if any(each.verdict == "fails" for each in checks):

@@ -27,7 +27,9 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade_with_a_tin
     regrade = regrade_with_a_tiny_model
     run, own = tmp_path / "run", tmp_path / "own.py"
     own.write_text(
-        "from regrade.rewards import builds, style, tests\nmine = (0.5 * tests + 0.5 * style).only_if(builds)\n"
+        "from regrade.rewards import Diff, Score, builds, reward, style, tests\nprint('of the file')\n\n\n"
+        "@reward\ndef loud(diff: Diff) -> Score:\n    print('of the reward')\n    return Score(1.0)\n\n\n"
+        "mine = (0.5 * tests + 0.4 * style + 0.1 * loud).only_if(builds)\n"
     )
     what, options = algorithm, ["--limit", "2", "--samples", "2", "--steps", "2", "--tasks", tasks]
     if algorithm == "grpo":  # an agent of three turns
@@ -42,7 +44,7 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade_with_a_tin
     trained = regrade("train", what, *options, "--out", run)
     assert trained.code == 0, trained.err
     checkpoint = run / "checkpoints" / algorithm
-    assert trained.out.strip() == str(checkpoint)
+    assert trained.out.strip() == str(checkpoint), "what a reward prints goes elsewhere"
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["phases_done"] == [algorithm]
     if algorithm == "rloo":
@@ -50,7 +52,7 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade_with_a_tin
         assert (settings["samples_per_prompt"], settings["beta"], budget["steps"]) == (2, 0.1, 2)
         assert manifest["configuration"]["seed"] == 4
     recorded = manifest["configuration"]["reward"]
-    own_reward = ("(0.5 * tests + 0.5 * style).only_if(builds)", None)
+    own_reward = ("(0.5 * tests + 0.4 * style + 0.1 * loud).only_if(builds)", None)
     assert (recorded["reward"], recorded["breakage"]) == (own_reward if algorithm == "rloo" else ("tests", -1.2))
     logged = [json.loads(line) for line in (run / "training" / f"{algorithm}.jsonl").read_text().splitlines()]
     assert {row["step"] for row in logged if "loss" in row} == {1, 2}
