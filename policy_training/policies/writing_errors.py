@@ -39,7 +39,7 @@ def writing(what: str, path: Path, kept: str) -> Iterator[None]:
 
 @contextmanager
 def os_errors(folder: Path) -> Iterator[None]:
-    """Raises OSError instead of the errors of torch, safetensors and tokenizers if a file in `folder` cannot be written.
+    """Raises OSError in place of errors of torch, safetensors and tokenizers if files in `folder` cannot be written.
 
     To be used while the files are there: of torch's error the free space alone tells the reason.
     """

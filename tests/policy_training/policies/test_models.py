@@ -8,7 +8,6 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
