@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
@@ -39,3 +40,20 @@ def add_lora(language_model: LanguageModel, *, rank: int = 16, alpha: int = 32, 
 def has_adapters(model: Any) -> bool:
     """Do adapters learn, and all else stays?"""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def load_adapters(model: Any, folder: Path) -> None:
+    """Take over, in place, the values of the learning adapters that `save_pretrained` wrote of the same model.
+
+    Raises:
+        UserError: the file is of other adapters.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    path, (name,) = folder / "adapter_model.safetensors", model.active_adapters()
+    stored = {key.removeprefix("base_model.model."): weight for key, weight in load_file(path).items()}
+    result = set_peft_model_state_dict(model, stored, adapter_name=name)
+    learning = {key for key, weight in model.named_parameters() if weight.requires_grad}
+    if wrong := [*result.unexpected_keys, *learning.intersection(result.missing_keys)]:
+        raise UserError(f"{path} is of other adapters than this model's: they differ in {min(wrong)}")

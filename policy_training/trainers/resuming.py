@@ -27,6 +27,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.journal import flush_to_disk
+from regrade.policy_training.policies.adapters import has_adapters, load_adapters
 from regrade.policy_training.policies.writing_errors import os_errors, writing
 from regrade.policy_training.trainers.processes import from_main, is_main, mean_of_all, number, wait_for_all
 
@@ -142,8 +143,11 @@ class Resumable:
         }
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
         folder = Path(resume_from_checkpoint)
+        if has_adapters(self.model):  # transformers looks for the weights beside them, which no state holds
+            load_adapters(self.model, folder)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
         self._restored = restored = _read(folder / _state_file())
         remembered = (
             restored["callbacks"] if is_main() else _read(folder / STATE_FILE)["callbacks"] | restored["callbacks"]
