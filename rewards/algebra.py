@@ -9,11 +9,11 @@ of its sum, in proportion to their weights. Evidence that could *not be gathered
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, NoReturn, ParamSpec
+from typing import Any, Generic, NoReturn, ParamSpec
 
 import msgspec
 
@@ -24,6 +24,7 @@ from regrade.rewards.declaration import evidence_types
 from regrade.rewards.errors import RewardError, blame
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
 from regrade.rewards.score import Score, checked_weight
+from regrade.rewards.source_digest import source_digest
 from regrade.rewards.time_limit import VARIABLE, longest_seconds
 
 P = ParamSpec("P")
@@ -158,6 +159,11 @@ class Function(Reward, Generic[P]):
     def file(self) -> str:
         """The file of the function."""
         return self._function.__code__.co_filename
+
+    @property
+    def source(self) -> str:
+        """The digest of the function's source: see `source_digest`."""
+        return source_digest(self._function)
 
     @property
     def needs(self) -> frozenset[type]:
@@ -386,21 +392,25 @@ def unfold(owner: Reward, judgement: Judgement) -> tuple[Part, ...]:
     return judgement.parts or (_weighted(1.0, owner, judgement),)
 
 
-def _has_own_code(whole: Reward) -> bool:
-    """Does it run code of a user's? The functions and classes of this package end at once, and need no watch."""
+def own_code(whole: Reward) -> Iterator[Function[Any] | Reward]:
+    """Of a composition, the reward functions and the rewards of classes that are not of this package."""
     pending: list[object] = [whole]
     while pending:
         node = pending.pop()
         if isinstance(node, Function):
             if not node.file.startswith(OWN_FOLDER):
-                return True
+                yield node
         elif isinstance(node, Reward):
             if not type(node).__module__.startswith(f"{__package__}."):
-                return True
+                yield node
             pending.extend(vars(node).values())
         elif isinstance(node, tuple):
             pending.extend(node)
-    return False
+
+
+def _has_own_code(whole: Reward) -> bool:
+    """Does it run code of a user's? The functions and classes of this package end at once, and need no watch."""
+    return next(own_code(whole), None) is not None
 
 
 def _blame_for_time(whole: Reward, error: OutOfTimeError) -> str:

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.rewards.algebra import Reward
+from regrade.rewards.algebra import Function, Reward, own_code
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.components import tests
 from regrade.rewards.evidence import End, TestRun
 from regrade.rewards.loading import load_named
+from regrade.rewards.source_digest import source_digest
 
 CAUSES = ("malformed", "no_op", "uncompilable", "tampering", "breakage")
 """What can have a value of its own in the place of the reward's; the first one that applies counts."""
@@ -138,10 +139,20 @@ class TrainingReward:
         return Payment(min(max(value, self.low), self.high), cause)
 
     def to_json(self) -> dict[str, Any]:
-        """The reward with its composition, and all numbers; for the record of a run."""
+        """The reward with its composition, all numbers, and the digest of each function of the user's own; for the
+        record of a run."""
         numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "reward"}
         finite = {name: None if value is None or math.isinf(value) else value for name, value in numbers.items()}
-        return {"reward": self.reward.name, "composition": msgspec.to_builtins(self.reward, enc_hook=str), **finite}
+        sources = {
+            code.name: code.source if isinstance(code, Function) else source_digest(type(code))
+            for code in own_code(self.reward)
+        }
+        return {
+            "reward": self.reward.name,
+            "composition": msgspec.to_builtins(self.reward, enc_hook=str),
+            **finite,
+            **({"sources": dict(sorted(sources.items()))} if sources else {}),
+        }
 
 
 def _is_number(value: object) -> bool:

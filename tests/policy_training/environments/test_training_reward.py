@@ -127,6 +127,31 @@ other = 3
 """
 
 
+FUNCTION = """
+from regrade.rewards import Diff, Score, builds, reward
+
+
+@reward
+def few(diff: Diff) -> Score:
+    return Score(1.0 if len(diff.files) < 2 else 0.0)
+
+
+mine = few.only_if(builds)
+"""
+
+
+def test_the_record_tells_a_changed_function_of_the_same_name(tmp_path: Path) -> None:
+    """So a training that was killed is not gone on with by another reward."""
+    file, records = tmp_path / "mine.py", []
+    for text in (FUNCTION, f"# A comment.\n{FUNCTION}", FUNCTION.replace("< 2", "< 3")):
+        file.write_text(text)
+        records.append(load_training_reward(f"{file}:mine").to_json())
+    assert records[0] == records[1]
+    assert {key for key in records[0] if records[0][key] != records[2][key]} == {"sources"}
+    assert set(records[0]["sources"]) == {"few"}
+    assert "sources" not in TrainingReward(reward=rewards.tests).to_json()
+
+
 def test_a_file_names_a_reward_or_a_training_reward(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN)
