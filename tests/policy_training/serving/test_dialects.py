@@ -211,3 +211,14 @@ def test_end_tokens_are_found_in_linear_time() -> None:
         assert answer_in(f"Q {repeated}x", "Q ") == f"{repeated}x"
     assert answer_in("Q a" + "\n<|im_end|>" * 50_000, "Q ") == "a\n"
     assert time.process_time() - started < 10, "it grew with the square of the answer"
+
+
+def test_numbers_that_are_none_and_deep_labels_are_refused_with_a_reason(server: RewardServer) -> None:
+    verify = '{"task_id": "shop", "x": NaN, "responses_create_params": {}, "response": {"output": []}}'
+    deep = json.dumps({"query": ["q"], "prompts": ["q"], "labels": ['{"a":' * 100_000]})
+    for path, body in (("/verify", verify), ("/openrlhf", deep)):
+        response = HTTP.post(server.url + path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 422
+        assert response.json()["detail"]
+    body = {"verify_responses": [{}, {"mask_sample": True}]}
+    assert HTTP.post(f"{server.url}/aggregate_metrics", json=body).json()["group_level_metrics"][0]["num_rollouts"] == 1
