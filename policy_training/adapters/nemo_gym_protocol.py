@@ -66,7 +66,7 @@ def aggregate_metrics(responses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not responses:
         return {"group_level_metrics": [], "agent_metrics": {}, "key_metrics": {}}
     rows = measured(responses)
-    frame = pd.DataFrame.from_records([_numbers(each) for each in rows])
+    frame = pd.DataFrame.from_records([_numbers(each) for each in rows], index=range(len(rows)))
     tasks = pd.Series([each.get(TASK_INDEX, 0) for each in rows], dtype=object)
     groups = []
     for task in sorted(set(tasks)):

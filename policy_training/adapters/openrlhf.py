@@ -19,10 +19,10 @@ from regrade.policy_training.adapters.configured import configured_verdicts, num
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.adapters.versions import warn_if_untested
 
-_SPECIAL_END = re.compile(r"(?:\s*(?:<\|[^|<>\n]+\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")
+_SPECIAL_END = re.compile(r"(?:\s*(?:>\|[^|<>\n]+\|<|>s/<|>soe<|>nrut_fo_dne<))+\s*")
 """OpenRLHF decodes an answer with its special tokens, of which the last ones end the turn. Only the tokenizer knows
 which texts these are, and OpenRLHF passes no tokenizer to a reward function: so the forms that tokenizers use are
-listed. Another one stays in the answer, behind the patch."""
+listed. Another one stays in the answer, behind the patch. Written backwards: from the end, one look decides."""
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -63,4 +63,10 @@ def answer_in(query: str, prompt: str) -> str:
         cut = (cut + len(prompt)) // 2 if len(prompt) - cut > 1 else len(prompt)
         start = query.find(prompt[cut:])
     end = start + len(prompt) - cut if start >= 0 else 0
-    return _SPECIAL_END.sub("\n", query[end:])
+    return without_end_tokens(query[end:])
+
+
+def without_end_tokens(answer: str) -> str:
+    """The answer, with one newline in the place of the special tokens at its end."""
+    found = _SPECIAL_END.match(answer[::-1])
+    return answer if found is None else f"{answer[: len(answer) - found.end()]}\n"

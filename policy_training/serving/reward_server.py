@@ -10,7 +10,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
@@ -117,6 +119,38 @@ class _WebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
 
 
+def _http_protocol(header_seconds: float) -> type[H11Protocol]:
+    """uvicorn's, which waits forever for the header of a request: such connections would use up their number."""
+
+    class Http(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._watch_header()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch_header()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop_timer()
+
+        def _watch_header(self) -> None:
+            if self.conn.their_state is not h11.IDLE:  # the header is complete
+                self._stop_timer()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(header_seconds, self.transport.close)
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return Http
+
+
 def _configuration(service: RewardService) -> uvicorn.Config:
     settings = service.settings
     return uvicorn.Config(
@@ -124,6 +158,7 @@ def _configuration(service: RewardService) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
+        http=_http_protocol(settings.header_seconds),
         ws=_WebSocket,
         server_header=False,
         proxy_headers=False,

@@ -32,6 +32,8 @@ class ServerSettings:
     """Most answers in one request."""
     body_megabytes: float = 64.0
     """Largest body of a request."""
+    header_seconds: float = 30.0
+    """Longest time in which the header of a request must arrive; then the connection is closed."""
     body_seconds: float = 30.0
     """Longest time in which the body of a request must arrive."""
     deadline: float = 3600.0
@@ -49,7 +51,7 @@ class ServerSettings:
         counts = {"queue": 1, "answers": 1, "remembered": 0, "connections": 1}
         for name, least in counts.items():
             _check_range(name, getattr(self, name), least, MOST)
-        for name in ("body_megabytes", "body_seconds", "deadline"):
+        for name in ("body_megabytes", "header_seconds", "body_seconds", "deadline"):
             _check_range(name, getattr(self, name), 0.001, LONGEST)
         for name in ("linger", "stop_seconds"):
             _check_range(name, getattr(self, name), 0, LONGEST)

@@ -20,7 +20,7 @@ def task_id_of(label: Any) -> str:
     if isinstance(label, str) and label.lstrip().startswith("{"):
         try:
             content = msgspec.json.decode(label)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             content = label
     if isinstance(content, dict):
         content = next((content[key] for key in KEYS if isinstance(content.get(key), str)), None)

@@ -75,7 +75,10 @@ def routes(service: RewardService) -> APIRouter:
         (judged,) = await while_connected(request, service.judged([answer]))
         if judged.status is AnswerStatus.UNFINISHED:
             judged.number()  # raises: the next post joins the running answer
-        return AsciiResponse({**content, **_fields(judged)})
+        try:
+            return AsciiResponse({**content, **_fields(judged)})
+        except ValueError as error:  # JSON has no NaN, but Python's writers of requests do
+            raise HTTPException(422, f"the request cannot be sent back with its verdict: {error}") from error
 
     @router.post("/aggregate_metrics", response_model=AggregateMetrics)
     def aggregate(body: VerifyResponses) -> Response:  # in a thread of its own, as it may compute for a second

@@ -6,7 +6,6 @@ answer without a number gets a 503: the next post joins the running answer, or s
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from regrade.policy_training.adapters.openrlhf import without_end_tokens
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.serving.dialects.labels import task_id_of
 from regrade.policy_training.serving.responses import ERRORS, AsciiResponse, while_connected
@@ -21,8 +21,6 @@ from regrade.policy_training.serving.service import RewardService
 
 SHOWN_PROMPT = 200
 """Characters at the end of a prompt that find it in the query if its beginning was cut off."""
-_END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]+\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")
-"""Special tokens at the end, which OpenRLHF leaves in the text."""
 
 
 class OpenRLHFBody(BaseModel):
@@ -71,7 +69,7 @@ def answer_in(query: str, prompt: str) -> str:
     for known in (prompt, prompt[-SHOWN_PROMPT:]):
         before, found, answer = query.partition(known)
         if found and (known == prompt or len(before) <= len(prompt)):
-            return _END_TOKENS.sub("", answer)
+            return without_end_tokens(answer)
     raise HTTPException(
         422, f"a query does not contain its prompt, which ends with {prompt[-80:]!r}: send the prompt with the answer"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +116,11 @@ def test_an_answer_that_edits_nothing_that_is_there_cannot_be_read(task: Task, a
     if found is not None:
         with pytest.raises(ValueError, match="leaves the repository"):
             _ = found.files
+
+
+@pytest.mark.parametrize("repeated", ["<<<<<<< SEARCH\n", "<<<<<<< SEARCH\n=======\n", "=======\n>>>>>>> REPLACE\n"])
+def test_an_answer_that_repeats_itself_is_read_in_linear_time(task: Task, repeated: str) -> None:
+    started = time.process_time()
+    assert ChatPrompt(task).patch(f"shop/prices.py\n<<<<<<< SEARCH\n{repeated * 20_000}") is None
+    assert ChatPrompt(task).patch(f"{repeated * 20_000}\n") is None
+    assert time.process_time() - started < 10, "it grew with the cube of the answer: 500 repetitions took minutes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -198,7 +199,26 @@ def test_openenv_gets_null_for_an_answer_without_value(partial_server: RewardSer
 
 
 def test_the_answer_of_a_query_is_what_follows_its_prompt() -> None:
-    assert answer_in("<s>ask: a b</s>", "ask: ") == "a b"
+    assert answer_in("<s>ask: a b</s>", "ask: ") == "a b\n"
     long_prompt = "the beginning" + "x" * 500 + "the end: "
-    assert answer_in(long_prompt[20:] + "answer<|im_end|>\n", long_prompt) == "answer"
+    assert answer_in(long_prompt[20:] + "answer<|im_end|>\n", long_prompt) == "answer\n"
     assert answer_in("Q a<|im_end|> b</div>", "Q ") == "a<|im_end|> b</div>"
+
+
+def test_end_tokens_are_found_in_linear_time() -> None:
+    started = time.process_time()
+    for repeated in ("\n" * 200_000, "<|im_end|>" * 50_000):
+        assert answer_in(f"Q {repeated}x", "Q ") == f"{repeated}x"
+    assert answer_in("Q a" + "\n<|im_end|>" * 50_000, "Q ") == "a\n"
+    assert time.process_time() - started < 10, "it grew with the square of the answer"
+
+
+def test_numbers_that_are_none_and_deep_labels_are_refused_with_a_reason(server: RewardServer) -> None:
+    verify = '{"task_id": "shop", "x": NaN, "responses_create_params": {}, "response": {"output": []}}'
+    deep = json.dumps({"query": ["q"], "prompts": ["q"], "labels": ['{"a":' * 100_000]})
+    for path, body in (("/verify", verify), ("/openrlhf", deep)):
+        response = HTTP.post(server.url + path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 422
+        assert response.json()["detail"]
+    body = {"verify_responses": [{}, {"mask_sample": True}]}
+    assert HTTP.post(f"{server.url}/aggregate_metrics", json=body).json()["group_level_metrics"][0]["num_rollouts"] == 1

@@ -311,3 +311,13 @@ def test_the_application_has_no_state_of_its_own(task: Task, scorer: Scorer) -> 
     services[0].metrics.verdicts.labels("scored").inc()
     assert b'regrade_verdicts_total{kind="scored"} 1.0' in services[0].metrics.text()
     assert b'regrade_verdicts_total{kind="scored"} 0.0' in services[1].metrics.text()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /score HTTP/1.1\r\nHost: localhost\r\nX-"])
+def test_a_connection_without_a_whole_header_is_closed(task: Task, scorer: Scorer, sent: bytes) -> None:
+    settings = ServerSettings(port=0, header_seconds=0.3)
+    with serving(Verdicts([task], scorer, of_tests), settings) as server:
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=30) as client:
+            client.sendall(sent)
+            assert client.recv(1) == b"", "the server waits forever"
