@@ -101,7 +101,9 @@ class TrainingOptions:
     turn_cost: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=LARGEST_COST, help="Taken from an agent's reward per action (grpo, rloo, ppo). Default: 0."
+            min=0.0,
+            max=LARGEST_COST,
+            help="Taken from an agent's reward per action (grpo, rloo, reinforce, ppo). Default: 0.",
         ),
     ] = None
     test_cost: Annotated[

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from regrade.cli import training_options, training_recipe
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
+from regrade.policy_training.recipe_files import SETTINGS
 from regrade.policy_training.trainers.settings import (
     Algorithm,
     ExpertIterationSettings,
@@ -131,6 +133,21 @@ def _rate(settings: TrainerSettings) -> float:
 def test_the_help_states_the_learning_rate_of_every_algorithm() -> None:
     named = {name: float(rate) for name, rate in _rates(training_options.RATES)}
     assert named == {name: _rate(training_recipe.defaults_of(name)) for name in get_args(Algorithm)}
+
+
+def test_the_recipes_page_names_each_default_that_the_command_has_for_itself() -> None:
+    differing = set()
+    for name in get_args(Algorithm):
+        command = training_recipe.defaults_of(name)
+        keys = {"algorithm": name} if isinstance(command, OnlineSettings) else {}
+        recipe = SETTINGS[name](**keys)
+        differing |= {
+            (name, key.name) for key in fields(command) if getattr(command, key.name) != getattr(recipe, key.name)
+        }
+    assert differing == {("expert-iteration", "sampling"), ("ppo", "learning_rate")}
+    page = " ".join((Path(__file__).parents[3] / "docs" / "recipes.md").read_text().split())
+    assert "`expert-iteration` at temperature 1, not 0.8" in page
+    assert "`ppo` at the learning rate 1e-5, not 2e-5" in page
 
 
 @pytest.mark.parametrize(("samples", "temperature"), [(8, None), (None, 1.0)])
