@@ -14,6 +14,8 @@ from regrade.datasets.errors import UserError
 
 CLONE_SECONDS = 1800
 GIT_SECONDS = 300
+SHA256_LENGTH = 64
+"""Of the id of a commit, in a repository that names its objects by SHA-256."""
 PLAIN_FILES = frozenset({"100644", "100755"})
 """Modes of plain files, as git writes them."""
 _CONFIGURATION = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false", "gc.auto=0")
@@ -99,14 +101,23 @@ class GitHistory:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as name:
             files = Path(name, "files")
             files.mkdir()
-            index = {"GIT_INDEX_FILE": str(Path(name, "index")), "GIT_WORK_TREE": str(files)}
-            self._git("read-tree", sha, environment=index)
-            self._git("checkout-index", "--all", "--force", environment=index)
+            # In an empty repository that borrows the objects: the settings and attributes of a clone can name
+            # programs, which git would run on the files.
+            kind = "sha256" if len(sha) == SHA256_LENGTH else "sha1"
+            bare = Path(name, "bare.git")
+            self._git("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", folder=bare)
+            index = {
+                "GIT_INDEX_FILE": str(Path(name, "index")),
+                "GIT_WORK_TREE": str(files),
+                "GIT_OBJECT_DIRECTORY": str((self.folder / "objects").resolve()),
+            }
+            self._git("read-tree", sha, folder=bare, environment=index)
+            self._git("checkout-index", "--all", "--force", folder=bare, environment=index)
             _drop_empty_folders(files)
             appear(files, folder)
 
-    def _git(self, *arguments: str, environment: Mapping[str, str] | None = None) -> bytes:
-        done = self._run(*arguments, environment=environment)
+    def _git(self, *arguments: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> bytes:
+        done = self._run(*arguments, folder=folder, environment=environment)
         if done.returncode:
             why = _last_line(done.stderr)
             raise UserError(
@@ -114,13 +125,17 @@ class GitHistory:
             )
         return done.stdout
 
-    def _run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
-        command = ["git", f"--git-dir={self.folder}"]
+    def _run(
+        self, *arguments: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        command = ["git", f"--git-dir={folder or self.folder}"]
         for setting in _CONFIGURATION:
             command += ["-c", setting]
-        # Nothing of the user's configuration may run a filter on the files.
+        # Nothing of the user's configuration may run a filter on the files, and no program of a partial clone's
+        # configuration may fetch the objects that it lacks.
         plain = {
             "PATH": os.environ.get("PATH", os.defpath),
+            "GIT_ALLOW_PROTOCOL": "none",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
         }

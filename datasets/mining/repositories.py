@@ -13,6 +13,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,8 +53,9 @@ class Repository:
         return Tree(self.root)
 
     def with_files(self, files: Mapping[str, bytes], cache: Path) -> Repository:
-        """The repository with further files, such as those that its build generates; none is overwritten."""
-        new = {path: content for path, content in files.items() if not (self.root / path).exists()}
+        """The repository with further files, such as those that its build generates; none is overwritten, and none
+        is written through a link of the repository, which may lead out of it."""
+        new = {path: content for path, content in files.items() if _is_free(self.root, path)}
         if not new:
             return self
         marks = "".join(f"{path} {hashlib.sha256(content).hexdigest()}\n" for path, content in sorted(new.items()))
@@ -161,7 +163,7 @@ def _unzip(archive: Path, folder: Path) -> Path:
             if any(name.is_absolute() or ".." in name.parts for name in names):
                 raise UserError(f"{archive.name} contains a path that leaves its folder: it is no source archive")
             opened.extractall(folder)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error) as error:  # RuntimeError: encrypted
         raise UserError(f"cannot unpack {archive.name}: {error}; no file of it was stored") from error
     roots = list(folder.iterdir())
     return roots[0] if len(roots) == 1 and roots[0].is_dir() else folder
@@ -180,7 +182,8 @@ def _from_package(source: str, cache: Path, tell: Callable[[str], None]) -> Repo
     (cache / REPOSITORIES).mkdir(parents=True, exist_ok=True)
     pinned = next((each.version for each in requirement.specifier if each.operator == "=="), "")
     mark = cache / REPOSITORIES / f"{_plain_name(requirement.name)}=={pinned}"
-    if pinned and mark.is_file() and (root := cache / REPOSITORIES / mark.read_text("utf-8").strip()).is_dir():
+    named = mark.read_text("utf-8").strip() if pinned and mark.is_file() else ""
+    if named and (root := cache / REPOSITORIES / named).is_dir():  # a killed command may have left an empty mark
         return Repository(name=_plain_name(requirement.name), origin=source, root=root, version=pinned)
     with tempfile.TemporaryDirectory(dir=cache / REPOSITORIES, prefix=".download-") as name:
         archive = download_source(source, requirement.name, Path(name))
@@ -232,6 +235,14 @@ def _copied(
         root = cache / REPOSITORIES / f"{name}-{key}"
         appear(copy, root)
     return Repository(name=name, origin=source, root=root, version="")
+
+
+def _is_free(root: Path, path: str) -> bool:
+    """Can a new file have that path, below folders alone?"""
+    parents = [root / each for each in Path(path).parents if each.parts]
+    below_folders = all(each.is_dir() or not each.exists() for each in parents)
+    linked = any(each.is_symlink() for each in (root / path, *parents))
+    return below_folders and not linked and not (root / path).exists()
 
 
 def _check(root: Path, source: str) -> None:

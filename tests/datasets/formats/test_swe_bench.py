@@ -112,6 +112,24 @@ def test_a_row_becomes_a_task_at_its_commit_without_the_history_after_it(row: di
     assert read(as_lists, suffix=".json")[0].digest == task.digest
 
 
+def test_no_program_that_a_clone_names_runs_when_its_files_are_exported(
+    row: dict[str, Any], clones: tuple[Path, str, str], read: Read, tmp_path: Path
+) -> None:
+    shop, mark = clones[0] / "acme__shop", tmp_path / "ran"
+    program = f"touch {mark}; cat"
+    (shop / ".git" / "info").mkdir(exist_ok=True)
+    (shop / ".git" / "info" / "attributes").write_text("*.py filter=own\n")
+    git(shop, "config", "filter.own.smudge", program)
+    git(shop, "config", "core.fsmonitor", program)
+    git(shop, "config", "remote.origin.url", "ssh://example.org/shop")
+    git(shop, "config", "remote.origin.promisor", "true")
+    git(shop, "config", "core.sshCommand", program)
+    assert read(row)[0].base.read("shop.py") == SHOP
+    with pytest.raises(UserError, match="lacks the commit"):
+        read({**row, "base_commit": "1" * 40})
+    assert not mark.exists()
+
+
 def test_a_row_without_pass_to_pass_is_to_be_measured_and_an_empty_list_guards_nothing(
     row: dict[str, Any], read: Read
 ) -> None:

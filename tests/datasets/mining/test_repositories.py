@@ -40,6 +40,16 @@ def shop(tmp_path: Path) -> Path:
     return folder
 
 
+def encrypted(folder: Path) -> bytes:
+    """A zip archive of one file that says that the file needs a password."""
+    with zipfile.ZipFile(folder / "plain.zip", "w") as zipped:
+        zipped.writestr("cart.py", "")
+    content = bytearray((folder / "plain.zip").read_bytes())
+    content[6] |= 1
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
 def test_a_folder_is_its_working_tree_with_its_history(shop: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     opened = open_repository(str(shop), tmp_path / "cache", notes.append)
@@ -92,6 +102,20 @@ def test_files_of_a_build_are_added_to_another_copy(shop: Path, tmp_path: Path) 
     assert larger.with_files({"cart.py": b"other"}, tmp_path / "cache") == larger
 
 
+def test_no_file_of_a_build_is_written_through_a_link_or_below_a_file(shop: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (shop / "package").symlink_to(outside)
+    (shop / "dangling.py").symlink_to(outside / "new.py")
+    git(shop, "add", ".")
+    git(shop, "commit", "--quiet", "-m", "Links")
+    opened = open_repository(f"file://{shop}", tmp_path / "cache")
+    assert (opened.root / "package").is_symlink()
+    files = {"package/made.py": b"1", "package/deep/made.py": b"1", "dangling.py": b"1", "cart.py/made.py": b"1"}
+    assert opened.with_files(files, tmp_path / "cache") == opened
+    assert list(outside.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -100,6 +124,7 @@ def test_files_of_a_build_are_added_to_another_copy(shop: Path, tmp_path: Path) 
         ("{}/text.txt", "is a file, and no archive"),
         ("{}/half.tar.gz", "cannot unpack half.tar.gz"),
         ("{}/half.zip", "cannot unpack half.zip"),
+        ("{}/locked.zip", "cannot unpack locked.zip: .*encrypted"),
         ("{}/leaving.zip", "contains a path that leaves its folder"),
         ("file://{}/nowhere", "cannot be cloned"),
         ("file://{}/fresh", "has no commit"),
@@ -114,6 +139,7 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, source: str, message: st
     (tmp_path / "half.zip").write_bytes(b"PKhalf")
     with zipfile.ZipFile(tmp_path / "leaving.zip", "w") as zipped:
         zipped.writestr("../out.py", "")
+    (tmp_path / "locked.zip").write_bytes(encrypted(tmp_path))
     with pytest.raises(UserError, match=message):
         open_repository(source.format(tmp_path), tmp_path / "cache")
     cache = tmp_path / "cache"
