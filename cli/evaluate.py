@@ -178,6 +178,8 @@ def evaluate(
 
     loaded_reward, level = _reward_at(reward, assured)
     chosen = choose_tasks(tasks, split or ("held_out" if is_ready_made(tasks) else None), limit, seed, sandbox)
+    if split is None and tasks is not None and not is_ready_made(tasks):
+        _note_splits(tasks)
     server = EndpointRow(
         endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit, turns=turns,
         test_runs=test_runs,
@@ -323,6 +325,18 @@ def _print_notes(out: Path, rows_of: dict[str, pd.DataFrame], *, can_compare: bo
             _note(f"note: {stale} of {len(rows)} patches of {name!r} do not apply, and count as changing nothing")
     step = f"regrade compare {out}; " if can_compare else ""
     _note(f"next: {step}regrade report {out}")
+
+
+def _note_splits(tasks: Path) -> None:
+    """Say that the tasks of all splits are judged: a training learns from some of them."""
+    from regrade.datasets.sources import split_names
+
+    names = split_names(tasks)
+    if "held_out" in names and len(names) > 1:
+        _note(
+            f"note: judges the tasks of all splits ({', '.join(names)}); for a policy that was trained on this set, "
+            "give --split held_out"
+        )
 
 
 def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int, sandbox: str) -> list[Task]:

@@ -31,6 +31,34 @@ def load(source: str, split: str | None) -> list[Task]:
         return load_tasks(source, split=split, progress=told)
 
 
+def load_to_learn(source: str, split: str | None, default: str) -> list[Task]:
+    """The tasks of a source that a model may learn from: where they have splits, those of one of them.
+
+    Args:
+        default: the split if `split` is None and the tasks have splits.
+
+    Raises:
+        UserError: as `load`; the split is kept for the verdict; the source has splits, and not the default one.
+    """
+    from regrade.datasets.sources import split_names
+
+    if split == "held_out":
+        raise UserError("--split held_out: these tasks are for the verdict, and nothing is trained on them")
+    names = split_names(source) if split is None else ()
+    if not names:
+        return load(source, split)
+    if default not in names:
+        raise UserError(
+            f"{source} has no task in the split {default!r}, from which this learns: choose another with --split, of "
+            f"{', '.join(name for name in names if name != 'held_out') or 'a set that has one'}"
+        )
+    tasks = load(source, default)
+    if not is_ready_made(Path(source)):
+        note = f"note: learns from the {len(tasks)} tasks of the split {default!r}; --split chooses another"
+        typer.echo(note, err=True)
+    return tasks
+
+
 def load_one(source: str, task_id: str) -> Task:
     """The task with this id. Raises UserError."""
     from regrade.datasets.sources import load_task

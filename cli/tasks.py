@@ -11,7 +11,7 @@ import typer
 
 from regrade.cli import harden, task_formats
 from regrade.cli.console import activities, one_line, print_json, progress
-from regrade.cli.loading import is_ready_made, limited, load, load_one, measured, proposed_patches
+from regrade.cli.loading import limited, load, load_one, load_to_learn, measured, proposed_patches
 from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
@@ -196,12 +196,8 @@ def demonstrations(
     from regrade.policy_training.environments.demonstration_formats import FORMATS
     from regrade.policy_training.environments.demonstrations import DemonstrationSettings, Demonstrator
 
-    if split == "held_out":
-        raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
-    if split is None and is_ready_made(Path(source)):
-        split = "demonstrations"
     limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1)
-    tasks = measured(limited(load(source, split), limit, seed), sandbox)
+    tasks = measured(limited(load_to_learn(source, split, "demonstrations"), limit, seed), sandbox)
     if not tasks:
         raise UserError(f"{source} has no tasks in the split {split!r}: choose another with --split")
     patches = proposed_patches(failed or [], tasks)

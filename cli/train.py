@@ -13,7 +13,7 @@ import typer
 
 from regrade.cli.console import activities, stderr, stdout_to_stderr
 from regrade.cli.extras import check_training_libraries, training_libraries
-from regrade.cli.loading import is_ready_made, limited, load, measured
+from regrade.cli.loading import is_ready_made, limited, load, load_to_learn, measured
 from regrade.cli.options import takes
 from regrade.cli.training_options import PROBE_TASKS, TrainingOptions
 from regrade.cli.training_recipe import recipe_of
@@ -149,10 +149,8 @@ def _tasks_to_learn(recipe: TrainingRecipe) -> list[Task]:
     """None for a file of demonstrations, which has all that is learned."""
     if recipe.demonstrations is not None:
         return []
-    source, split = recipe.tasks or "builtin", recipe.split
-    if split is None and is_ready_made(Path(source)):
-        split = "demonstrations" if recipe.algorithm == "sft" else "tests_only"
-    return limited(load(source, split), recipe.limit, recipe.seed)
+    default = "demonstrations" if recipe.algorithm == "sft" else "tests_only"
+    return limited(load_to_learn(recipe.tasks or "builtin", recipe.split, default), recipe.limit, recipe.seed)
 
 
 def _probe_tasks(probe: Path | None, recipe: TrainingRecipe) -> list[Task]:

@@ -11,7 +11,7 @@ import typer
 from regrade.cli.console import activities, print_json, stdout, stdout_to_stderr
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
-from regrade.cli.loading import is_ready_made, limited, load, measured
+from regrade.cli.loading import limited, load_to_learn, measured
 from regrade.cli.options import (
     MOST,
     ModelName,
@@ -65,12 +65,9 @@ def check(options: PreflightOptions) -> None:
     by the trainer and the sampler: the ratio of the policy to itself should be 1. It renders the model's chat template
     twice, and counts attempts without a score and groups without different rewards. Exits with 1 if a check fails.
     """
-    if options.split == "held_out":
-        raise UserError("--split held_out: these tasks are for the verdict; choose another")
     limits = agent_limits(options.turns, options.test_runs)
     source = "builtin" if options.tasks is None else str(options.tasks)
-    split = "tests_only" if options.split is None and is_ready_made(options.tasks) else options.split
-    loaded = limited(load(source, split), options.limit, options.seed)
+    loaded = limited(load_to_learn(source, options.split, "tests_only"), options.limit, options.seed)
     with training_libraries("`regrade train check`"):  # they take seconds to import
         from regrade.policy_training.environments.agent_policy import AgentFormat
         from regrade.policy_training.environments.reward_check import check_teaches

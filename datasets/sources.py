@@ -11,7 +11,12 @@ from regrade.datasets.catalogue import CatalogueEntry
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.harbor import is_harbor
 from regrade.datasets.formats.swe_bench_export import FORMS, INSTANCES
-from regrade.datasets.formats.task_files import list_task_file, read_task_file, read_wrong_fixes
+from regrade.datasets.formats.task_files import (
+    list_task_file,
+    read_task_file,
+    read_wrong_fixes,
+    split_names_of_file,
+)
 from regrade.datasets.formats.task_rows import PARQUET
 from regrade.datasets.formats.task_sets import TASKS
 from regrade.datasets.graded.records import Findings
@@ -74,6 +79,19 @@ def load_tasks(
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
     roots = fetch_all([recipes.package for recipes in selected], cache, progress)
     return [task for recipes in selected for task in rebuild(recipes, roots[recipes.package.name], split)]
+
+
+def split_names(source: str | Path = "builtin") -> tuple[str, ...]:
+    """The splits of which a source has tasks; empty if its tasks belong to none. No package is fetched.
+
+    Raises:
+        UserError: the source is unreadable or wrong.
+    """
+    path, files = _files(source)
+    if not files:
+        return split_names_of_file(path)
+    recipes = [read_recipes(file) for file in files]
+    return tuple(split for split in SPLITS if any(_has(each, split) for each in recipes))
 
 
 def list_tasks(source: str | Path = "builtin", split: str | None = None) -> list[CatalogueEntry]:

@@ -274,11 +274,12 @@ def curve(
             tip = drawing.tip(f"step {step:g}: {'alarm and rollback' if is_return else 'alarm'}")
             axes.axvline(step, color=INKS["bad"], linewidth=1, linestyle="-" if is_return else ":", gid=tip)
         seen = smooth.dropna()
-        tip = drawing.tip(f"{quantity}: {seen.iloc[0]:.3g} to {seen.iloc[-1]:.3g}" if len(seen) else quantity)
+        tip = drawing.tip(f"{quantity}: {' to '.join(told_apart(seen.iloc[0], seen.iloc[-1]))}" if len(seen) else quantity)
         axes.plot(smooth.index, smooth, marker="o" if is_sparse else "", markersize=4, color=INKS[ink], gid=tip)
         axes.set_xlim(*_with_margin(steps))
         axes.locator_params(nbins=4)
         axes.locator_params(axis="x", integer=True)
+        axes.ticklabel_format(axis="y", useOffset=False)
     return drawing.svg
 
 

@@ -119,6 +119,12 @@ def _chosen(path: Path, split: str | None, findings: Findings | None = None) -> 
     return [each for each in tasks if each.entry.split == split]
 
 
+def split_names_of_file(path: Path) -> tuple[str, ...]:
+    """The names of the splits in a task file, sorted; empty if its tasks have none. Raises UserError as
+    `read_task_file`."""
+    return tuple(sorted({each.entry.split for each in _listed(path)} - {""}))
+
+
 def list_task_file(path: Path, split: str | None = None) -> list[CatalogueEntry]:
     """The tasks of a file, in its order; neither packages nor clones are read. Raises UserError as `read_task_file`."""
     reader = _TaskReader(path, None, None)

@@ -121,7 +121,7 @@ class GitHistory:
         if done.returncode:
             why = _last_line(done.stderr)
             raise UserError(
-                f"git can't read the history in {self.folder} ({why}): delete that folder, so that it is cloned again"
+                f"git can't read the history in {self.folder} ({why}): move that folder away, and clone the repository again"
             )
         return done.stdout
 

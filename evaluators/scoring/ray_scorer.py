@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import queue
+import socket
 import tarfile
 import tempfile
 import threading
@@ -42,6 +43,8 @@ RemoteEvidence = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
 """Evidence, reasons for missing evidence, and costs (fields of `Stats`)."""
 START_SECONDS = 300.0
 """Longest time without a working actor in the whole cluster for which jobs wait; then they fail at once."""
+CONNECT_SECONDS = 10.0
+"""Longest wait for a connection to the cluster's address."""
 ANSWER_SECONDS = 3600.0
 """Longest wait for an actor's answer, far above every time limit within: only a hanging node exceeds it."""
 LOSSES = 5
@@ -400,12 +403,26 @@ def _connected_ray() -> Any:
     except ImportError as error:
         raise UserError("the Python package `ray` is not installed: pip install ray") from error
     if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "auto")
+        _check_answers(address)
         try:
-            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
+            ray.init(address=address, log_to_driver=False)
         except ConnectionError as error:
             advice = "start one (`ray start --head`), set $RAY_ADDRESS or call ray.init()"
             raise UserError(f"no Ray cluster answers: {advice}") from error
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes. Raises UserError if nothing listens at a HOST:PORT, with or without `ray://`."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # `auto`, `local` or a name
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"no Ray cluster answers at {address} ({why}): start one (`ray start --head`)") from error
 
 
 def _packed(root: Path) -> bytes:

@@ -81,9 +81,8 @@ class Run:
         self._is_shared = is_shared
         self._lock = threading.RLock()  # the heartbeat thread of a phase writes too
         if not self.manifest_path.exists():
-            started = datetime.now(UTC).isoformat(timespec="seconds")
             try:
-                self._write(Manifest(name=folder.name, started=started, versions=installed_versions()))
+                self._write(Manifest(name=folder.name, started=_now(), versions=installed_versions()))
             except OSError as error:
                 why = error.strerror or error
                 raise UserError(
@@ -326,7 +325,7 @@ class Run:
         plain = json.loads(json.dumps(configuration))
         if all(path == self.manifest_path for path in self.folder.iterdir()):
             with self._lock:
-                self._write(replace(self.manifest, configuration=plain))
+                self._write(replace(self.manifest, configuration=plain, started=_now()))
             return
         stored = {key: value for key, value in self.manifest.configuration.items() if key not in RECORDED_LATER}
         changed = list(_differences("", stored, plain)) if stored else []
@@ -394,6 +393,10 @@ def _saved_regularly(save: Callable[[float, bool], object], name: str) -> Iterat
         stop.set()
         heartbeat.join()
         save(time.monotonic() - began, is_done)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _description(task: Task) -> dict[str, Any]:

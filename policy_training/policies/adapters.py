@@ -53,7 +53,7 @@ def load_adapters(model: Any, folder: Path) -> None:
 
     path, (name,) = folder / "adapter_model.safetensors", model.active_adapters()
     stored = {key.removeprefix("base_model.model."): weight for key, weight in load_file(path).items()}
-    result = set_peft_model_state_dict(model, stored, adapter_name=name)
+    result: Any = set_peft_model_state_dict(model, stored, adapter_name=name)
     learning = {key for key, weight in model.named_parameters() if weight.requires_grad}
     if wrong := [*result.unexpected_keys, *learning.intersection(result.missing_keys)]:
         raise UserError(f"{path} is of other adapters than this model's: they differ in {min(wrong)}")

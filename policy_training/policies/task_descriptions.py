@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from regrade.datasets.node_ids import file_of
-from regrade.datasets.patches import Patch
+from regrade.datasets.patches import LARGEST_MB, Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.dependencies.distance import seen_by_failing_tests
 
@@ -104,6 +104,8 @@ class ChatPrompt:
 
     def patch(self, answer: str) -> Patch | None:
         """The patch of an answer; None if it is malformed, or edits lines that do not exist."""
+        if len(answer) > LARGEST_MB << 20:  # no patch may be so long
+            return None
         text = answer.replace("\r\n", "\n")
         if "<<<<< SEARCH" in text:
             return self._edited(text)

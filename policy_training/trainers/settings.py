@@ -34,7 +34,7 @@ class _ValidRange(NamedTuple):
 _POSITIVE = _ValidRange(lambda value: 0 < value < math.inf, "a finite number above 0")
 _NOT_NEGATIVE = _ValidRange(lambda value: 0 <= value < math.inf, "a finite number of at least 0")
 _SHARE = _ValidRange(lambda value: 0 <= value <= 1, "a share between 0 and 1")
-_COUNT = _ValidRange(lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
+_COUNT = _ValidRange(lambda value: isinstance(value, int) and 1 <= value <= 10**6, "a whole number from 1 to 1000000")
 _GROUP = _ValidRange(lambda value: isinstance(value, int) and value >= 2, "a whole number of at least 2")
 _OPTIONAL_COUNT = _ValidRange(lambda value: value is None or _COUNT.contains(value), f"{_COUNT.words}, or None")
 _OPTIONAL_POSITIVE = _ValidRange(

@@ -30,7 +30,7 @@ REFUSED: dict[str, Callable[[], TrainerSettings | VLLMSettings]] = {
     "SFTSettings: learning_rate is 0.0; give a finite number above 0": lambda: SFTSettings(learning_rate=0.0),
     "SFTSettings: learning_rate is '1e-4'; give a finite number above 0": lambda: SFTSettings(learning_rate="1e-4"),  # type: ignore[arg-type]
     "SFTSettings: learning_rate is nan;": lambda: SFTSettings(learning_rate=math.nan),
-    "SFTSettings: batch_size is 2.5; give a whole number of at least 1": lambda: SFTSettings(batch_size=2.5),  # type: ignore[arg-type]
+    "SFTSettings: batch_size is 2.5; give a whole number from 1 to 1000000": lambda: SFTSettings(batch_size=2.5),  # type: ignore[arg-type]
     "SFTSettings: frozen is 1.5; give a share between 0 and 1": lambda: SFTSettings(frozen=1.5),
     "ExpertIterationSettings: answers_per_task is 0;": lambda: ExpertIterationSettings(answers_per_task=0),
     "ExpertIterationSettings: replay is -1.0;": lambda: ExpertIterationSettings(replay=-1.0),
@@ -73,7 +73,7 @@ REFUSED: dict[str, Callable[[], TrainerSettings | VLLMSettings]] = {
         algorithm="grpo", credit="step", scale_rewards="group"
     ),
     "PPOSettings: kl_coef is inf;": lambda: PPOSettings(kl_coef=math.inf),
-    "RewardModelSettings: preferences is 0; give a whole number of at least 1, or None": lambda: RewardModelSettings(
+    "RewardModelSettings: preferences is 0; give a whole number from 1 to 1000000, or None": lambda: RewardModelSettings(
         preferences=0
     ),
     "RewardModelSettings: test_share is -0.1;": lambda: RewardModelSettings(test_share=-0.1),
