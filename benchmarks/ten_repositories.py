@@ -114,8 +114,16 @@ def _measured(repository: Repository, options: Sequence[str], out: Path) -> Mapp
     if stored.is_file():
         return json.loads(stored.read_text())  # type: ignore[no-any-return]
     source = repository.fetched(out / "fetched" / repository.name)
-    command = [str(REGRADE), "tasks", "build", source, *options, "--out", str(out / repository.name), "--json"]
-    print(f"{repository.name}: {shlex.join(command)}", file=sys.stderr)
+    figures = built(source, options, out, repository.name)
+    if "yield" in figures:  # a failure may be that of a busy machine: the same command tries again
+        stored.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def built(source: str, options: Sequence[str], out: Path, name: str) -> dict[str, Any]:
+    """The figures of `regrade tasks build SOURCE`, which writes the set `out/NAME`; without `yield`, it failed."""
+    command = [str(REGRADE), "tasks", "build", source, *options, "--out", str(out / name), "--json"]
+    print(f"{name}: {shlex.join(command)}", file=sys.stderr)
     environment = {"REGRADE_CACHE": str(out / "cache"), **os.environ}
     began, used = time.monotonic(), _cpu()
     lines = []
@@ -127,13 +135,9 @@ def _measured(repository: Repository, options: Sequence[str], out: Path) -> Mapp
     times = {"wall_s": round(time.monotonic() - began, 1), "cpu_s": round(_cpu() - used, 1)}
     notes = [line for line in lines if line.startswith("note: ")]
     if build.returncode:
-        figures = {"tasks": 0, **times, "notes": notes, "reason": lines[-1] if lines else ""}
-    else:
-        value = json.loads(printed)
-        figures = {"tasks": value["tasks"], **times, "notes": notes, "yield": _by_source(value["yield"])}
-    if not build.returncode:  # a failure may be that of a busy machine: the same command tries again
-        stored.write_text(json.dumps(figures, indent=2) + "\n")
-    return figures
+        return {"tasks": 0, **times, "notes": notes, "reason": lines[-1] if lines else ""}
+    value = json.loads(printed)
+    return {"tasks": value["tasks"], **times, "notes": notes, "yield": _by_source(value["yield"])}
 
 
 def _cpu() -> float:

@@ -68,7 +68,7 @@ class TrainingOptions:
     split: Annotated[
         str | None,
         typer.Option(
-            help="Split of the ready-made tasks: demonstrations (default for sft), tests_only (default for all other "
+            help="Split of tasks that have splits: demonstrations (default for sft), tests_only (default for all other "
             "algorithms) or validation."
         ),
     ] = None

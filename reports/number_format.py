@@ -63,6 +63,12 @@ def number(value: float, digits: int = 3) -> str:
     return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", MINUS)
 
 
+def told_apart(first: float, last: float) -> tuple[str, str]:
+    """Both in as few significant digits, three at least, as tell them apart."""
+    digits = next((digits for digits in range(3, 17) if f"{first:.{digits}g}" != f"{last:.{digits}g}"), 3)
+    return f"{first:.{digits}g}", f"{last:.{digits}g}"
+
+
 def points(difference: Difference) -> str:
     """`+5.3 points (95 % interval +0.2 to +10.4)`, at the confidence of the interval."""
     low, high, level = signed(100 * difference.low), signed(100 * difference.high), confidence(difference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.metadata
 import json
 import os
 import resource
@@ -34,13 +35,35 @@ FAILED = 70
 """Exit status of a child that did not complete its request."""
 
 
+class _PluginImport(BaseException):
+    """No `Exception`: a package that goes on without its plugin would stay so for all candidates."""
+
+
+class _PluginGuard:
+    """Refuses to import plugins of pytest. A package may import its own plugin: pytest, which rewrites a plugin when it
+    imports it, warns about one that was imported before, and a warning may be an error."""
+
+    def __init__(self) -> None:
+        self._plugins = {each.module for each in importlib.metadata.entry_points(group="pytest11")}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name in self._plugins:
+            raise _PluginImport
+
+
 def import_early(modules: Iterable[str]) -> None:
-    """Import modules in the worker, once for all candidates; the tree is not on its import path."""
+    """Import modules in the worker, once for all candidates; the tree is not on its import path. What imports a plugin
+    of pytest is left to each candidate."""
     before = set(sys.modules)
-    for name in modules:
-        if name not in before:
-            with contextlib.suppress(BaseException):
-                importlib.import_module(name)
+    names = [name for name in modules if name not in before]
+    if not names:
+        return
+    guard = _PluginGuard()
+    sys.meta_path.insert(0, guard)
+    for name in names:
+        with contextlib.suppress(BaseException):
+            importlib.import_module(name)
+    sys.meta_path.remove(guard)
     new = sys.modules.keys() - before
     if new:
         EARLY.update(new)

@@ -37,7 +37,7 @@ MOST_FILES = 12
 
 
 @dataclass(frozen=True)
-class _FixCommit:
+class FixCommit:
     """A commit that may be a fix with its test."""
 
     commit: Commit
@@ -57,7 +57,7 @@ def from_commits(repository: BuiltRepository) -> Iterator[Task]:
     if history is None:
         return
     found = 0
-    for candidate in _candidates(history):
+    for candidate in fix_commits(history):
         if repository.limit is not None and found >= repository.limit:
             return
         repository.report(f"{repository.name}: commit {candidate.commit.sha[:12]}", found, 0)
@@ -72,7 +72,7 @@ def from_commits(repository: BuiltRepository) -> Iterator[Task]:
             yield task
 
 
-def _candidates(history: GitHistory) -> Iterator[_FixCommit]:
+def fix_commits(history: GitHistory) -> Iterator[FixCommit]:
     """The commits that change files of code and files named as tests. (Names only spare runs: facts decide later.)"""
     for commit in history.commits(MOST_COMMITS):
         changes = history.changes(commit)
@@ -80,10 +80,10 @@ def _candidates(history: GitHistory) -> Iterator[_FixCommit]:
         tests = [each for each in changes if each.after and is_test(each.path)]
         edited = [each for each in code if each.before]
         if edited and tests and len(code) <= MOST_FILES and all(each.is_plain for each in changes):
-            yield _FixCommit(commit, changes)
+            yield FixCommit(commit, changes)
 
 
-def _tried(repository: BuiltRepository, history: GitHistory, candidate: _FixCommit) -> tuple[Task | None, float, str]:
+def _tried(repository: BuiltRepository, history: GitHistory, candidate: FixCommit) -> tuple[Task | None, float, str]:
     """(the task, seconds of executions, why there is none)."""
     commit = candidate.commit
     root = _exported(repository, history, commit.parent)
@@ -127,7 +127,7 @@ def _exported(repository: BuiltRepository, history: GitHistory, sha: str) -> Pat
     return exported.with_files(repository.generated, repository.cache).root
 
 
-def _tests_first(before: Tree, candidate: _FixCommit, texts: dict[str, str | None], suite: TestSuite) -> Tree:
+def _tests_first(before: Tree, candidate: FixCommit, texts: dict[str, str | None], suite: TestSuite) -> Tree:
     """The tree before the commit, with the files of the commit that decide its tests."""
     tests = {path: text for path, text in texts.items() if text is not None and suite.protects(path)}
     gone = [each.path for each in candidate.changes if not each.after and suite.protects(each.path)]
