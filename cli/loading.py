@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regrade.cli.console import activities, one_line, progress
+from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.datasets.patches import Patch

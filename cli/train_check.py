@@ -23,7 +23,6 @@ from regrade.cli.options import (
     agent_limits,
     takes,
 )
-from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

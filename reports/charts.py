@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.metrics import Estimate
-from regrade.reports.number_format import duration, percent, rate, signed, temperature
+from regrade.reports.number_format import duration, percent, rate, signed, temperature, told_apart
 from regrade.reports.svg import INKS, canvas
 
 if TYPE_CHECKING:
@@ -274,7 +274,9 @@ def curve(
             tip = drawing.tip(f"step {step:g}: {'alarm and rollback' if is_return else 'alarm'}")
             axes.axvline(step, color=INKS["bad"], linewidth=1, linestyle="-" if is_return else ":", gid=tip)
         seen = smooth.dropna()
-        tip = drawing.tip(f"{quantity}: {' to '.join(told_apart(seen.iloc[0], seen.iloc[-1]))}" if len(seen) else quantity)
+        tip = drawing.tip(
+            f"{quantity}: {' to '.join(told_apart(seen.iloc[0], seen.iloc[-1]))}" if len(seen) else quantity
+        )
         axes.plot(smooth.index, smooth, marker="o" if is_sparse else "", markersize=4, color=INKS[ink], gid=tip)
         axes.set_xlim(*_with_margin(steps))
         axes.locator_params(nbins=4)

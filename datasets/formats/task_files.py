@@ -122,7 +122,7 @@ def _chosen(path: Path, split: str | None, findings: Findings | None = None) -> 
 def split_names_of_file(path: Path) -> tuple[str, ...]:
     """The names of the splits in a task file, sorted; empty if its tasks have none. Raises UserError as
     `read_task_file`."""
-    return tuple(sorted({each.entry.split for each in _listed(path)} - {""}))
+    return tuple(sorted({each.entry.split for each in _listed(path, None)} - {""}))
 
 
 def list_task_file(path: Path, split: str | None = None) -> list[CatalogueEntry]:

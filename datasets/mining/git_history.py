@@ -121,7 +121,8 @@ class GitHistory:
         if done.returncode:
             why = _last_line(done.stderr)
             raise UserError(
-                f"git can't read the history in {self.folder} ({why}): move that folder away, and clone the repository again"
+                f"git can't read the history in {self.folder} ({why}): move that folder away, and clone the repository "
+                "again"
             )
         return done.stdout
 

@@ -96,7 +96,7 @@ def apply_folders(folder: Path) -> list[Path]:
     return list(folder.glob("regrade-*-apply-*"))
 
 
-def wait_until(is_true, seconds: float = 60) -> None:
+def wait_until(is_true, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline

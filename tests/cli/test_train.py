@@ -141,6 +141,29 @@ def test_nothing_is_trained_on_the_held_out_tasks(regrade, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def with_splits(tasks, path, names):
+    """The tasks of the file, in turn in these splits."""
+    listed = [json.loads(line) for line in tasks.read_text().splitlines()]
+    lines = (json.dumps({**task, "split": names[place % len(names)]}) + "\n" for place, task in enumerate(listed))
+    path.write_text("".join(lines))
+    return path
+
+
+def test_a_set_with_splits_is_learned_from_in_its_split(regrade_with_a_tiny_model, tasks, tmp_path):
+    own = with_splits(tasks, tmp_path / "own.jsonl", ["tests_only", "held_out"])
+    learning, judged = (sum(f'"{name}"' in line for line in own.open()) for name in ("tests_only", "held_out"))
+    given = ("--tasks", own, "--samples", "2", "--steps", "1", "--out", tmp_path / "run")
+    refused = regrade_with_a_tiny_model("train", "sft", *given)
+    assert refused.is_refusal("no task in the split 'demonstrations'", "--split, of tests_only")
+    trained = regrade_with_a_tiny_model("train", "grpo", *given)
+    assert trained.code == 0, trained.err
+    assert f"learns from the {learning} tasks of the split 'tests_only'" in trained.err
+    outcome = regrade_with_a_tiny_model("evaluate", "no-op", "--tasks", own, "--out", tmp_path / "judged")
+    assert "judges the tasks of all splits (held_out, tests_only)" in outcome.err
+    rows = Run.open(tmp_path / "judged").evaluation("no-op").read_text().splitlines()
+    assert len(rows) == learning + judged
+
+
 def test_a_training_that_learned_nothing_says_so(tmp_path):
     run = Run(tmp_path)
     same = {"reward/groups": 3.0, "reward/different_groups": 0.0, "reward/tests/mean": 0.0}

@@ -23,7 +23,7 @@ def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
                 numbers |= {"alarm/grad_norm": 55.0, "alarms": 1.0, "rollbacks": 1.0, "rolled_back_to": 2.0}
             if step == 5:
                 numbers |= {"alarm/not_finite": float("nan"), "loss": float("nan")}
-            run.log("grpo", step, 1.5 * step, **numbers)
+            run.log("grpo", step, 1.5 * step, entropy=10.8211 - 0.0001 * step, **numbers)
     run.log("reward-model-test", 1, 0.0, auc=0.75)
     attempt = {"task_id": "more-1", "text": "4 return <x>", "patch": "--- a/m.py\n+++ b/m.py\n@@ -1 +1 @@\n-a\n+b\n"}
     rows = [{"step": 1, "outcome": "clean fix", "reward": 1.0}, {"step": 4, "outcome": "breakage", "reward": -1.2}]
@@ -32,6 +32,7 @@ def test_every_number_alarm_and_attempt_is_on_the_page(tmp_path):
     for title in ("loss", "reward/tests/mean", "odd &lt;number&gt;", "execution_seconds"):
         assert f"<h3>{title}</h3>" in page
     assert "<h3>alarms</h3>" not in page
+    assert "<title>entropy: 10.821 to 10.82</title>" in page, "with the digits that tell them apart"
     assert "<h3>traces/fixes</h3>" not in page, "a number that was logged once is no curve"
     assert "<dt>traces/fixes</dt><dd>17</dd>" in page
     assert "step 3: grad norm (55); back to step 2" in page

@@ -126,7 +126,8 @@ def test_a_patch_that_hangs_all_over_ends_early_and_is_judged(worker, task):
     text = "from loops import double\n" + "".join(f"def {name}(): assert double(1) == 2\n" for name in names)
     ids = tuple(f"tests/test_many.py::{name}" for name in names)
     base = task.base.with_files({"tests/test_many.py": text})
-    task = replace(task, base=base, pass_to_pass=(*ids, *GUARDED))
+    long = replace(LIMITS, wall_seconds=300.0)  # four limits of a test, on a busy machine too
+    task = replace(task, base=base, pass_to_pass=(*ids, *GUARDED), limits=long)
     judged = run(worker, task, FIX.replace("return 2 * number", "while True: pass"))
     assert judged.end is End.TIMEOUT
     assert judged.detail.startswith("4 tests ran for longer than their limits, at last tests/test_")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -57,6 +58,15 @@ def patches(edit, fix):
 def one_machine(tmp_path_factory):
     """The cache of a scorer without a cluster: the same patches are compared with several times."""
     return tmp_path_factory.mktemp("one")
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_an_address_at_which_nothing_listens_is_named_at_once(form):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = form.format(f"127.0.0.1:{free.getsockname()[1]}")
+    with pytest.raises(UserError, match=f"no Ray cluster answers at {address} .*ray start"):
+        ray_scorer._check_answers(address)
 
 
 def test_a_cluster_says_what_one_machine_says(task, patches, one_machine, tmp_path):

@@ -73,8 +73,8 @@ REFUSED: dict[str, Callable[[], TrainerSettings | VLLMSettings]] = {
         algorithm="grpo", credit="step", scale_rewards="group"
     ),
     "PPOSettings: kl_coef is inf;": lambda: PPOSettings(kl_coef=math.inf),
-    "RewardModelSettings: preferences is 0; give a whole number from 1 to 1000000, or None": lambda: RewardModelSettings(
-        preferences=0
+    "RewardModelSettings: preferences is 0; give a whole number from 1 to 1000000, or None": lambda: (
+        RewardModelSettings(preferences=0)
     ),
     "RewardModelSettings: test_share is -0.1;": lambda: RewardModelSettings(test_share=-0.1),
 }
