@@ -152,10 +152,10 @@ def with_splits(tasks, path, names):
 def test_a_set_with_splits_is_learned_from_in_its_split(regrade_with_a_tiny_model, tasks, tmp_path):
     own = with_splits(tasks, tmp_path / "own.jsonl", ["tests_only", "held_out"])
     learning, judged = (sum(f'"{name}"' in line for line in own.open()) for name in ("tests_only", "held_out"))
-    given = ("--tasks", own, "--samples", "2", "--steps", "1", "--out", tmp_path / "run")
+    given = ("--tasks", own, "--steps", "1", "--out", tmp_path / "run")
     refused = regrade_with_a_tiny_model("train", "sft", *given)
     assert refused.is_refusal("no task in the split 'demonstrations'", "--split, of tests_only")
-    trained = regrade_with_a_tiny_model("train", "grpo", *given)
+    trained = regrade_with_a_tiny_model("train", "grpo", "--samples", "2", *given)
     assert trained.code == 0, trained.err
     assert f"learns from the {learning} tasks of the split 'tests_only'" in trained.err
     outcome = regrade_with_a_tiny_model("evaluate", "no-op", "--tasks", own, "--out", tmp_path / "judged")
