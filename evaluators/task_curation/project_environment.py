@@ -7,7 +7,7 @@ if it provides a module that the tests import and that is missing without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -117,7 +117,7 @@ class _Requirements:
 
     def locked(self) -> tuple[tuple[str, ...], Path]:
         """The lock, and the interpreter of its environment."""
-        locked = self._lock(self.groups)
+        locked = self._lock_what_fits()
         python = environments.python_for(locked, self._cache)
         missing = self._missing(python)
         waiting = [group for group in self._candidates if group not in self.groups]
@@ -138,6 +138,34 @@ class _Requirements:
             names = ", ".join(sorted(missing)[:5])
             self._notes.append(f"the tests import {names}, which no declared requirement provides")
         return locked, python
+
+    def _lock_what_fits(self) -> tuple[str, ...]:
+        """The lock of the groups, without those of the tests' own requirements, such as a linter's plugin, that fit no
+        wheel here. A note names them; if the tests need one, they fail at the base."""
+        try:
+            return self._lock(self.groups)
+        except UserError:
+            needed = [group for group in self.groups if group is self._runtime]
+            own = [each for group in self.groups if group not in needed for each in group.requirements]
+            self._lock(needed)  # if the project itself cannot be installed, nothing helps
+            fitting = tuple(each for each in own if self._fits(each, needed))
+            lacking = [each for each in own if each not in fitting]
+            if not lacking or RUNNER in RequirementGroup("", tuple(lacking)).names:
+                raise
+        self.groups = [*needed, *(replace(group, requirements=fitting) for group in self.groups if group not in needed)]
+        locked = self._lock(self.groups)
+        self._notes.append(
+            f"the tests run without {', '.join(lacking)}, as no wheel for this Python fits; if they need it, install "
+            "their dependencies yourself, and name that interpreter with `python=PATH`"
+        )
+        return locked
+
+    def _fits(self, requirement: str, needed: Sequence[RequirementGroup]) -> bool:
+        try:
+            self._lock([*needed, RequirementGroup("", (requirement,))])
+        except UserError:
+            return False
+        return True
 
     def _lock(self, groups: Sequence[RequirementGroup]) -> tuple[str, ...]:
         requirements = [*dict.fromkeys(each for group in groups for each in group.requirements)]

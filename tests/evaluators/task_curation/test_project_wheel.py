@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.mining.repositories import open_repository
 from regrade.evaluators.sandboxes import choose
 from regrade.evaluators.task_curation.project_environment import build_environment
@@ -120,3 +121,18 @@ def test_the_environment_is_locked_and_the_copy_has_what_the_build_generates(tmp
     assert first.licence == "MIT"
     assert set(first.generated) == {"shop-1.dist-info/METADATA", "shop/_reached.py"}
     assert build_environment(open_repository(str(root), cache), choose(), cache) == first
+
+
+@pytest.mark.slow
+def test_a_requirement_of_the_tests_without_a_wheel_is_left_out_and_told(tmp_path: Path) -> None:
+    root, cache = tmp_path / "shop", tmp_path / "cache"
+    root.mkdir()
+    (root / "requirements-test.txt").write_text("pytest\niniconfig>=99999\n")
+    (root / "shop.py").write_text("")
+    made = build_environment(open_repository(str(root), cache), choose(), cache)
+    assert made.groups == ("requirements-test.txt",)
+    assert any(requirement.startswith("pytest==") for requirement in made.requirements)
+    assert [note for note in made.notes if "run without iniconfig>=99999, as no wheel" in note]
+    (root / "requirements-test.txt").write_text("pytest>=99999\n")
+    with pytest.raises(UserError, match="pytest>=99999"):
+        build_environment(open_repository(str(root), cache), choose(), cache)
