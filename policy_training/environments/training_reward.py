@@ -23,6 +23,9 @@ from regrade.rewards.source_digest import source_digest
 CAUSES = ("malformed", "no_op", "uncompilable", "tampering", "breakage")
 """What can have a value of its own in the place of the reward's; the first one that applies counts."""
 
+LARGEST_PAY = 1e12
+"""Largest number of a training reward: far beyond any use, and far from where sums overflow."""
+
 
 class Payment(NamedTuple):
     """The training value of an attempt."""
@@ -46,7 +49,7 @@ class TrainingReward:
     `uncompilable` is not executed. Training values may be negative.
 
     Raises:
-        UserError: a number is not finite, or `low` exceeds `high`.
+        UserError: a number is beyond `LARGEST_PAY`, or `low` exceeds `high`.
     """
 
     reward: Reward
@@ -82,8 +85,10 @@ class TrainingReward:
             **needed,
             **{name: value for name, value in of_causes.items() if value is not None},
         }.items():
-            if not _is_number(value) or not math.isfinite(value):
-                raise UserError(f"TrainingReward: {name} is {value!r}; give a finite number")
+            if not _is_number(value) or not abs(value) <= LARGEST_PAY:
+                raise UserError(
+                    f"TrainingReward: {name} is {value!r}; give a number from -{LARGEST_PAY:g} to {LARGEST_PAY:g}"
+                )
         if not (_is_number(self.low) and _is_number(self.high) and self.low <= self.high):
             raise UserError(f"TrainingReward: low is {self.low!r} and high is {self.high!r}; give numbers, low <= high")
 
