@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.adapters.openrlhf import answer_in
 from regrade.policy_training.adapters.verdicts import Verdicts
-from regrade.policy_training.serving.dialects.openrlhf import answer_in
 from regrade.policy_training.serving.reward_server import RewardServer
 from regrade.policy_training.serving.settings import ServerSettings
 from regrade.rewards import Diff, Score, reward
@@ -202,3 +203,8 @@ def test_the_answer_of_a_query_is_what_follows_its_prompt() -> None:
     long_prompt = "the beginning" + "x" * 500 + "the end: "
     assert answer_in(long_prompt[20:] + "answer<|im_end|>\n", long_prompt) == "answer"
     assert answer_in("Q a<|im_end|> b</div>", "Q ") == "a<|im_end|> b</div>"
+    assert answer_in("Q a<｜end▁of▁sentence｜>", "Q ") == "a", "DeepSeek's bars are wide"
+    assert answer_in("Q @@\n \n<|im_end|>\n", "Q ") == "@@\n \n", "the last line of a diff may be blank"
+    assert answer_in("Q " + "<|x|>" * 100_000 + "a", "Q ").endswith("a"), "in linear time"
+    with pytest.raises(UserError, match="does not contain its prompt"):
+        answer_in("another text", "the prompt")
