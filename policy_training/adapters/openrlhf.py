@@ -15,14 +15,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from regrade.datasets.errors import UserError
 from regrade.policy_training.adapters.configured import configured_verdicts, numbers_for_metrics, value_of
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.adapters.versions import warn_if_untested
 
-_SPECIAL_END = re.compile(r"(?:\s*(?:>\|[^|<>\n]+\|<|>s/<|>soe<|>nrut_fo_dne<))+\s*")
+PROMPT_ENDS = 200, 50
+"""Characters at the end of a prompt that find it in a query whose beginning was cut off: as many as are there."""
+_REVERSED_END = re.compile(r"(?:\s*(?:>[|｜][^|｜<>\n]+[|｜]<|>s/<|>soe<|>nrut_fo_dne<))+")
 """OpenRLHF decodes an answer with its special tokens, of which the last ones end the turn. Only the tokenizer knows
 which texts these are, and OpenRLHF passes no tokenizer to a reward function: so the forms that tokenizers use are
-listed. Another one stays in the answer, behind the patch. Written backwards: from the end, one look decides."""
+listed (`<|im_end|>`, DeepSeek's with wide bars, `</s>`, ...), read backwards, so that the time is linear. Another one
+stays in the answer, behind the patch."""
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
         `rewards` and `scores`, a list each, and `extra_logs`.
 
     Raises:
-        UserError: a task is unknown.
+        UserError: a task is unknown, or a query does not contain its prompt.
         UnscoredError: see the module.
     """
     warn_if_untested("openrlhf")
@@ -56,17 +60,16 @@ def answer_in(query: str, prompt: str) -> str:
     """The answer in a query: what follows the prompt, without the special tokens at its end.
 
     A prompt that was cut from the left is found by its end.
+
+    Raises:
+        UserError: the query does not contain the prompt, so what is the answer is unknown.
     """
-    start = query.find(prompt)
-    cut = 0
-    while start < 0 and cut < len(prompt) - 1:
-        cut = (cut + len(prompt)) // 2 if len(prompt) - cut > 1 else len(prompt)
-        start = query.find(prompt[cut:])
-    end = start + len(prompt) - cut if start >= 0 else 0
-    return without_end_tokens(query[end:])
-
-
-def without_end_tokens(answer: str) -> str:
-    """The answer, with one newline in the place of the special tokens at its end."""
-    found = _SPECIAL_END.match(answer[::-1])
-    return answer if found is None else f"{answer[: len(answer) - found.end()]}\n"
+    for known in (prompt, *(prompt[-length:] for length in PROMPT_ENDS)):
+        start = query.find(known)
+        if start >= 0 and (known == prompt or start <= len(prompt)):
+            answer = query[start + len(known) :]
+            end = _REVERSED_END.match(answer[::-1])
+            return answer[: len(answer) - end.end()] if end else answer
+    raise UserError(
+        f"a query does not contain its prompt, which ends with {prompt[-80:]!r}: send the prompt with the answer"
+    )

@@ -13,14 +13,12 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from regrade.policy_training.adapters.openrlhf import without_end_tokens
+from regrade.datasets.errors import UserError
+from regrade.policy_training.adapters.openrlhf import answer_in
 from regrade.policy_training.adapters.verdicts import Answer
 from regrade.policy_training.serving.dialects.labels import task_id_of
 from regrade.policy_training.serving.responses import ERRORS, AsciiResponse, while_connected
 from regrade.policy_training.serving.service import RewardService
-
-SHOWN_PROMPT = 200
-"""Characters at the end of a prompt that find it in the query if its beginning was cut off."""
 
 
 class OpenRLHFBody(BaseModel):
@@ -49,7 +47,7 @@ def routes(service: RewardService) -> APIRouter:
             counts = f"{len(body.query)} queries, {len(body.prompts)} prompts and {len(body.labels)} labels"
             raise HTTPException(422, f"there are {counts}: send one of each per row")
         rows = zip(body.query, body.prompts, body.labels, strict=True)
-        answers = [Answer(task_id_of(label), text=answer_in(query, prompt)) for query, prompt, label in rows]
+        answers = [_answer(*row) for row in rows]
         judged = await while_connected(request, service.judged(answers))
         values = [each.number() for each in judged]
         rows_of_components = [each.verdict.components if each.verdict else {} for each in judged]
@@ -60,16 +58,12 @@ def routes(service: RewardService) -> APIRouter:
     return router
 
 
-def answer_in(query: str, prompt: str) -> str:
-    """The answer of a query, which is its prompt with the answer behind it.
-
-    Raises:
-        HTTPException: the query does not contain the prompt.
+def _answer(query: str, prompt: str, label: Any) -> Answer:
     """
-    for known in (prompt, prompt[-SHOWN_PROMPT:]):
-        before, found, answer = query.partition(known)
-        if found and (known == prompt or len(before) <= len(prompt)):
-            return without_end_tokens(answer)
-    raise HTTPException(
-        422, f"a query does not contain its prompt, which ends with {prompt[-80:]!r}: send the prompt with the answer"
-    )
+    Raises:
+        HTTPException: the query does not contain the prompt, or the label names no task.
+    """
+    try:
+        return Answer(task_id_of(label), text=answer_in(query, prompt))
+    except UserError as error:
+        raise HTTPException(422, str(error)) from error

@@ -91,7 +91,7 @@ def test_openrlhf_passes_prompt_and_answer_as_one_text() -> None:
     prompt = f"<|im_start|>user\nLike this:\n{FIX}<|im_end|>\n<|im_start|>assistant\n"
     result = openrlhf.reward_func([f"{prompt}No.<|im_end|>"], [prompt], ["second"])
     assert result["rewards"] == [0.0], "the patch in the prompt is not the answer"
-    assert openrlhf.answer_in(f"{prompt}{FIX}<|im_end|>\n</s>", prompt) == FIX.strip() + "\n"
+    assert openrlhf.answer_in(f"{prompt}{FIX}<|im_end|>\n</s>", prompt) == FIX
     assert openrlhf.answer_in(f"{prompt[20:]}No.", prompt) == "No.", "of a prompt that was cut from the left"
 
 

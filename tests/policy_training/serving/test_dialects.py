@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.adapters.openrlhf import answer_in
 from regrade.policy_training.adapters.verdicts import Verdicts
-from regrade.policy_training.serving.dialects.openrlhf import answer_in
 from regrade.policy_training.serving.reward_server import RewardServer
 from regrade.policy_training.serving.settings import ServerSettings
 from regrade.rewards import Diff, Score, reward
@@ -199,10 +200,14 @@ def test_openenv_gets_null_for_an_answer_without_value(partial_server: RewardSer
 
 
 def test_the_answer_of_a_query_is_what_follows_its_prompt() -> None:
-    assert answer_in("<s>ask: a b</s>", "ask: ") == "a b\n"
+    assert answer_in("<s>ask: a b</s>", "ask: ") == "a b"
     long_prompt = "the beginning" + "x" * 500 + "the end: "
-    assert answer_in(long_prompt[20:] + "answer<|im_end|>\n", long_prompt) == "answer\n"
+    assert answer_in(long_prompt[20:] + "answer<|im_end|>\n", long_prompt) == "answer"
     assert answer_in("Q a<|im_end|> b</div>", "Q ") == "a<|im_end|> b</div>"
+    assert answer_in("Q a<｜end▁of▁sentence｜>", "Q ") == "a", "DeepSeek's bars are wide"
+    assert answer_in("Q @@\n \n<|im_end|>\n", "Q ") == "@@\n \n", "the last line of a diff may be blank"
+    with pytest.raises(UserError, match="does not contain its prompt"):
+        answer_in("another text", "the prompt")
 
 
 def test_end_tokens_are_found_in_linear_time() -> None:
