@@ -140,8 +140,9 @@ class _Requirements:
         return locked, python
 
     def _lock_what_fits(self) -> tuple[str, ...]:
-        """The lock of the groups, without those of the tests' own requirements, such as a linter's plugin, that fit no
-        wheel here. A note names them; if the tests need one, they fail at the base."""
+        """The lock of the groups, without those of the tests' own requirements, such as a linter's plugin, of which no
+        wheel fits here. A note names them; if the tests need one, they fail at the base."""
+        notes = list(self._notes)
         try:
             return self._lock(self.groups)
         except UserError:
@@ -152,11 +153,12 @@ class _Requirements:
             lacking = [each for each in own if each not in fitting]
             if not lacking or RUNNER in RequirementGroup("", tuple(lacking)).names:
                 raise
+        self._notes[:] = notes  # without those on trials
         self.groups = [*needed, *(replace(group, requirements=fitting) for group in self.groups if group not in needed)]
         locked = self._lock(self.groups)
         self._notes.append(
-            f"the tests run without {', '.join(lacking)}, as no wheel for this Python fits; if they need it, install "
-            "their dependencies yourself, and name that interpreter with `python=PATH`"
+            f"the tests run without {', '.join(lacking)}, of which no wheel fits here; if they need it, install their "
+            "dependencies yourself, and name that interpreter with `python=PATH`"
         )
         return locked
 
