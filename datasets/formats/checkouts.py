@@ -86,7 +86,7 @@ class Clones:
         for folder in self._candidates(repository):
             for git in (folder, folder / ".git"):
                 if is_clone(git):
-                    return GitHistory(git, "HEAD")
+                    return GitHistory(git, "HEAD", remedy="the clone is damaged, so clone that repository again")
         raise UserError(f"{where}: no clone of {repository!r} in {self._source}: {self._advice}")
 
     def _candidates(self, repository: str) -> Iterator[Path]:

@@ -1,4 +1,8 @@
-"""The history of a repository, read from a bare clone with git's own programs. No code, hook or filter of it runs."""
+"""The history of a repository, read from a clone with git's own programs.
+
+The settings of a repository can name programs (filters, transports, monitors). None of them is started: objects are
+read through an empty repository of our own, and a clone starts outside of any repository.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ CLONE_SECONDS = 1800
 GIT_SECONDS = 300
 PLAIN_FILES = frozenset({"100644", "100755"})
 """Modes of plain files, as git writes them."""
+_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
+"""Variables that point git to another repository; a hook of git, for example, runs with them."""
+_AS_STORED = "* -text !eol -ident -filter !working-tree-encoding\n"
+"""These attributes come before those of the files: an exported file has the bytes of its blob."""
 _CONFIGURATION = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false", "gc.auto=0")
 
 
@@ -45,12 +53,22 @@ class Commit:
 
 
 class GitHistory:
-    """The commits of a bare clone."""
+    """The commits of a clone. Only its objects are used, never its settings."""
 
-    def __init__(self, folder: Path, head: str) -> None:
+    def __init__(self, folder: Path, head: str, remedy: str = "") -> None:
+        """
+        Args:
+            folder: the bare repository, or the `.git` of one.
+            remedy: what to do if the clone is damaged; empty: for a copy in the cache.
+        """
         self.folder = folder
         self.head = head
         """The newest commit of the default branch."""
+        self._remedy = remedy or (
+            "delete that folder, so that it is cloned again; if that does not help, the repository itself is damaged: "
+            "pass its files without .git"
+        )
+        self._shell: tempfile.TemporaryDirectory[str] | None = None
 
     def commits(self, most: int) -> Iterator[Commit]:
         """The newest commits that have one parent, the newest first."""
@@ -109,13 +127,11 @@ class GitHistory:
         done = self._run(*arguments, environment=environment)
         if done.returncode:
             why = _last_line(done.stderr)
-            raise UserError(
-                f"git can't read the history in {self.folder} ({why}): delete that folder, so that it is cloned again"
-            )
+            raise UserError(f"git can't read the history in {self.folder} ({why}): {self._remedy}")
         return done.stdout
 
     def _run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
-        command = ["git", f"--git-dir={self.folder}"]
+        command = ["git", f"--git-dir={self._git_dir()}"]
         for setting in _CONFIGURATION:
             command += ["-c", setting]
         # Nothing of the user's configuration may run a filter on the files.
@@ -123,6 +139,7 @@ class GitHistory:
             "PATH": os.environ.get("PATH", os.defpath),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_OBJECT_DIRECTORY": str(self.folder.resolve() / "objects"),
         }
         try:
             return subprocess.run(
@@ -134,6 +151,29 @@ class GitHistory:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"git could not read {self.folder}: {error}") from error
+
+    def _git_dir(self) -> str:
+        """A repository without objects and settings of its own, through which the objects of the clone are read."""
+        if self._shell is None:
+            self._shell = tempfile.TemporaryDirectory(prefix="regrade-git-")
+            folder = Path(self._shell.name)
+            for name in ("objects", "refs", "info"):
+                (folder / name).mkdir()
+            (folder / "HEAD").write_text("ref: refs/heads/none\n", "utf-8")
+            (folder / "config").write_text(_plain_settings(self.folder), "utf-8")
+            (folder / "info" / "attributes").write_text(_AS_STORED, "utf-8")
+            if (self.folder / "shallow").is_file():
+                shutil.copyfile(self.folder / "shallow", folder / "shallow")
+        return self._shell.name
+
+
+def _plain_settings(folder: Path) -> str:
+    """Settings of an empty repository with the same kind of object ids."""
+    options = ["--file", str(folder.resolve() / "config"), "--no-includes", "--get", "extensions.objectformat"]
+    done = subprocess.run(["git", "config", *options], capture_output=True, text=True, check=False, cwd="/")
+    if done.stdout.strip() != "sha256":
+        return "[core]\nrepositoryformatversion = 0\nbare = true\n"
+    return "[core]\nrepositoryformatversion = 1\nbare = true\n[extensions]\nobjectformat = sha256\n"
 
 
 def clone(source: str, folder: Path) -> GitHistory:
@@ -160,28 +200,35 @@ def remote_head(source: str) -> str:
     Raises:
         UserError: git is not installed, the source can't be reached, or it has no commit.
     """
-    lines = _user_git("ls-remote", "--quiet", "--", source, "HEAD", source=source).split()
+    lines = _user_git("ls-remote", "--quiet", "--", _absolute(source), "HEAD", source=source).split()
     if not lines:
         raise UserError(f"{source} has no commit: pass a repository with a history, or a plain folder")
     return lines[0]
 
 
 def _clone(source: str, copy: Path) -> None:
-    _user_git("clone", "--quiet", "--bare", "--no-hardlinks", "--template=", "--", source, str(copy), source=source)
+    options = ["--quiet", "--bare", "--no-hardlinks", "--template="]
+    _user_git("clone", *options, "--", _absolute(source), str(copy.absolute()), source=source)
 
 
 def _user_git(*arguments: str, source: str) -> str:
-    """The output of a git command with the user's own settings."""
+    """The output of a git command with the user's own settings, and none of the repository around this process."""
     settings = ["-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
     try:
-        done = subprocess.run(
-            ["git", *settings, *arguments],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=CLONE_SECONDS,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
-        )
+        with tempfile.TemporaryDirectory(prefix="regrade-git-") as outside:
+            done = subprocess.run(
+                ["git", *settings, *arguments],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                timeout=CLONE_SECONDS,
+                cwd=outside,
+                env={
+                    **_environment(),
+                    "GIT_TERMINAL_PROMPT": "0",
+                    "GIT_CEILING_DIRECTORIES": str(Path(outside).parent),
+                },
+            )
     except FileNotFoundError as error:
         raise UserError("git is not installed: install git, or pass a folder without history") from error
     except subprocess.TimeoutExpired as error:
@@ -193,10 +240,21 @@ def _user_git(*arguments: str, source: str) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
+def _environment() -> dict[str, str]:
+    """The user's environment, without variables that point git to another repository; messages are in English."""
+    return {**{name: value for name, value in os.environ.items() if name not in _LOCATIONS}, "LC_ALL": "C"}
+
+
+def _absolute(source: str) -> str:
+    """A source that does not depend on the current folder."""
+    path = Path(source)
+    return str(path.absolute()) if path.exists() else source
+
+
 def _head(folder: Path, source: str) -> str:
     """The newest commit of the default branch. Raises UserError: there is none."""
     command = ["git", f"--git-dir={folder}", "rev-parse", "--verify", "--quiet", "HEAD^{commit}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS, env=_environment())
     if done.returncode:
         raise UserError(f"{source} has no commit: pass a repository with a history, or a plain folder")
     return done.stdout.strip()
@@ -212,10 +270,11 @@ def tracked_files(folder: Path) -> list[str] | None:
     if not (folder / ".git").exists():
         return None
     options = ["-c", "core.fsmonitor=false", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    # No object is fetched: the transport is a setting of the repository.
+    environment = {**_environment(), "GIT_ALLOW_PROTOCOL": "none"}
+    command = ["git", "-C", str(folder), *options]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *options], capture_output=True, check=False, timeout=GIT_SECONDS
-        )
+        done = subprocess.run(command, capture_output=True, check=False, timeout=GIT_SECONDS, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.checkouts import Checkout, Clones
 from regrade.datasets.mining.repositories import open_repository
 
 
@@ -135,3 +136,57 @@ def test_what_npm_packed_has_the_name_of_its_manifest(tmp_path: Path) -> None:
         opened = open_repository(str(tmp_path / "shop-1.2.0.tgz"), tmp_path / "cache")
         assert (opened.name, opened.version) == (name, version)
         assert opened.tree.paths() == ["lib/cart.js", "package.json"]
+
+
+def hostile(folder: Path, started: Path) -> None:
+    """Let the settings of a repository start programs: a filter, a transport, a monitor."""
+    program = f"touch {started};false"
+    for name in ("filter.x.smudge", "filter.x.process", "core.sshCommand", "core.fsmonitor"):
+        git(folder, "config", name, program)
+    git(folder, "config", "url.ssh://host.invalid/.insteadOf", "/")
+    git(folder, "config", "core.repositoryFormatVersion", "1")
+    git(folder, "config", "extensions.partialClone", "origin")
+    git(folder, "config", "remote.origin.promisor", "true")
+    git(folder, "config", "remote.origin.url", "ssh://host.invalid/shop")
+
+
+def test_settings_of_a_repository_start_no_program(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shop / ".gitattributes").write_text("*.py filter=x ident\n")
+    git(shop, "add", ".")
+    git(shop, "commit", "--quiet", "-m", "Third")
+    head = git(shop, "rev-parse", "HEAD").strip()
+    started = tmp_path / "started"
+    hostile(shop, started)
+    monkeypatch.chdir(shop)
+    opened = open_repository(".", tmp_path / "cache")
+    assert opened.history is not None
+    assert len(list(opened.history.commits(10))) == 2
+    clones = Clones(tmp_path, tmp_path / "cache")
+    assert (clones.export(Checkout(repository="shop", commit=head), "row 1") / "cart.py").read_text() == "TOTAL = 2\n"
+    assert not started.exists()
+
+
+def test_a_damaged_clone_of_the_user_is_not_to_be_deleted(shop: Path, tmp_path: Path) -> None:
+    head, blob = git(shop, "rev-parse", "HEAD", "HEAD:cart.py").split()
+    started = tmp_path / "started"
+    hostile(shop, started)
+    (shop / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(UserError, match=r"clone is damaged, so clone that repository again$"):
+        Clones(tmp_path, tmp_path / "cache").export(Checkout(repository="shop", commit=head), "row 1")
+    assert not started.exists()
+    assert not list((tmp_path / "cache" / "repositories").iterdir())
+
+
+def test_files_have_the_bytes_of_their_commit(shop: Path, tmp_path: Path) -> None:
+    (shop / ".gitattributes").write_text("* text eol=crlf\n")
+    git(shop, "add", ".")
+    git(shop, "commit", "--quiet", "-m", "Third")
+    assert (open_repository(str(shop / ".git"), tmp_path / "cache").root / "cart.py").read_bytes() == b"TOTAL = 2\n"
+
+
+def test_a_hook_of_another_repository_does_not_redirect(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "--quiet", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert "cart.py" in open_repository(str(shop), tmp_path / "cache").tree.paths()
