@@ -86,8 +86,12 @@ def fix_commits(history: GitHistory) -> Iterator[FixCommit]:
 def _tried(repository: BuiltRepository, history: GitHistory, candidate: FixCommit) -> tuple[Task | None, float, str]:
     """(the task, seconds of executions, why there is none)."""
     commit = candidate.commit
-    root = _exported(repository, history, commit.parent)
-    texts = {each.path: history.read(each.after) for each in candidate.changes if each.after}
+    try:
+        root = _exported(repository, history, commit.parent)
+        texts = {each.path: history.read(each.after) for each in candidate.changes if each.after}
+    except UserError as error:
+        logger.info("commit %s of %s: %s", commit.sha[:12], repository.name, error)
+        return None, 0.0, "the history is damaged: git can't read its files"
     binary = [path for path, text in texts.items() if text is None]
     if binary:
         return None, 0.0, "it changes a binary file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,9 +90,10 @@ def test_free():
 """
 
 
-def git(folder: Path, *arguments: str) -> None:
+def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -167,6 +169,19 @@ def test_a_commit_becomes_its_tests_on_the_code_before_it_without_its_history(
     names = {path.name for path in task.base.root.rglob("*")}
     assert not names & {".git", "LATER.txt"}
     assert [each.id for each in from_commits(built)] == [task.id]
+
+
+@pytest.mark.slow
+def test_a_commit_whose_files_are_lost_is_dropped_and_the_build_goes_on(shop: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "shop"
+    shutil.copytree(shop, damaged)
+    blob = git(damaged, "rev-parse", "HEAD~2:shop/prices.py").strip()
+    (damaged / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        opened = built_repository(damaged, scorer, runs=1, limit=5, python=sys.executable, cache=tmp_path / "cache")
+        assert list(from_commits(opened)) == []
+        reasons = {reason for row in opened.yields.rows.values() for reason in row.dropped}
+    assert reasons == {"the history is damaged: git can't read its files"}
 
 
 @pytest.mark.slow
