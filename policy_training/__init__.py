@@ -2,9 +2,9 @@
 
 Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits,
 run_chat_episode, ChatAnswer, endpoint_chat, LocalChat, CompactEpisode, AgentPolicy,
-AgentFormat (agents); Verdicts, Answer, Verdict (the reward of every trainer); environment_factory, agent_prompts,
-ExecutedOutcome, PatchReward (TRL); load_reward_model (reward models); TrainingReward, DEFAULT_TRAINING_REWARD (what
-training pays); read_recipe, TrainingRecipe, train_recipe (training).
+AgentFormat (agents); Verdicts, Answer, Verdict, answer_prompts (the reward of every trainer); environment_factory,
+agent_prompts, ExecutedOutcome, PatchReward (TRL); load_reward_model (reward models); TrainingReward,
+DEFAULT_TRAINING_REWARD (what training pays); read_recipe, TrainingRecipe, train_recipe (training).
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         agent_prompts,
         environment_factory,
     )
-    from regrade.policy_training.adapters.verdicts import Answer, Verdict, Verdicts
+    from regrade.policy_training.adapters.verdicts import Answer, Verdict, Verdicts, answer_prompts
     from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
     from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
     from regrade.policy_training.environments.chat_loop import ChatAnswer, run_chat_episode
@@ -52,6 +52,7 @@ __all__ = [
     "Verdict",
     "Verdicts",
     "agent_prompts",
+    "answer_prompts",
     "endpoint_chat",
     "environment_factory",
     "load_policy",
@@ -64,7 +65,7 @@ __getattr__, __dir__ = lazy_imports(
     __name__,
     {
         "adapters.trl": ["ExecutedOutcome", "PatchReward", "agent_prompts", "environment_factory"],
-        "adapters.verdicts": ["Answer", "Verdict", "Verdicts"],
+        "adapters.verdicts": ["Answer", "Verdict", "Verdicts", "answer_prompts"],
         "environments.agent_policy": ["AgentFormat", "AgentPolicy"],
         "environments.agent_tools": ["EpisodeLimits", "RepositoryEnvironment"],
         "environments.chat_loop": ["ChatAnswer", "run_chat_episode"],

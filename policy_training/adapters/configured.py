@@ -66,7 +66,7 @@ class RewardSettings(NamedTuple):
                     "in the environment of every worker"
                 )
         workers = values.get("workers")
-        if workers is not None and not workers.isdecimal():
+        if workers is not None and not (workers.isdecimal() and int(workers[:9]) > 0):
             raise UserError(f"REGRADE_WORKERS, or the argument 'workers', is {workers!r}: give a number of at least 1")
         return cls(
             values["tasks"],

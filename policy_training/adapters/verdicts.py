@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -228,6 +229,14 @@ def _needs(reward: TrainingReward) -> frozenset[type]:
 def _could_not_be_scored(judged: JudgedAttempt) -> bool:
     """Is it unscored as evidence is missing, which another attempt may get?"""
     return judged.attempt.reward is None and judged.evidence is not None and bool(judged.evidence.infrastructure)
+
+
+def answer_prompts(tasks: Iterable[Task]) -> list[dict[str, Any]]:
+    """The rows of a data set for answers in one message: `prompt`, the messages of a chat, and `task_id`.
+
+    The prompt says how to answer, what fails, and what the relevant files contain; `Verdicts` reads such answers.
+    """
+    return [{"prompt": ChatPrompt(task).messages, "task_id": task.id} for task in tasks]
 
 
 def verdict_of(attempt: Attempt, evidence: EvidenceSet | None, reward: TrainingReward) -> Verdict:

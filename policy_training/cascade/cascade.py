@@ -262,6 +262,7 @@ class Cascade:
         """The stop of a stage with this result; None: the attempt goes on."""
         task = job.task
         broke = bool(seen.failing(task.pass_to_pass)) or seen.end is not End.COMPLETED
+        broke = broke and seen.end is not End.NOT_APPLIED
         if not seen.failing(task.fail_to_pass) and not broke:
             return None  # it may be a clean fix
         pays = pay_range(reward, task, job.candidate, job.static, seen)

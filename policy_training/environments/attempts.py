@@ -58,10 +58,11 @@ class Attempt:
 
     @property
     def broke(self) -> bool:
-        """Does it break a test, or fail to compile?"""
+        """Does it break a test, or fail to compile? A patch that does not apply changes nothing, and breaks nothing."""
         if self.stop is not None and self.stop.broke:
             return True
-        return not self.compiles or (self.run is not None and bool(self.run.broken))
+        ran = self.run is not None and self.run.end is not End.NOT_APPLIED
+        return not self.compiles or (ran and self.run is not None and bool(self.run.broken))
 
     @property
     def verified(self) -> bool:
@@ -113,10 +114,14 @@ def _scored_answer(attempt: Attempt, reward: float) -> ScoredAnswer:
         patch=rollout.patch.text,
         policy=rollout.policy,
         fixes=fixed and not attempt.tampering if is_known else None,
-        breaks=attempt.broke or (run is not None and run.end is not End.COMPLETED) if is_known else None,
+        breaks=attempt.broke or _ended_early(run) if is_known else None,
         builds=None if attempt.compiles else False,
         log_probability=rollout.log_probability,
     )
+
+
+def _ended_early(run: TestRun | None) -> bool:
+    return run is not None and run.end not in (End.COMPLETED, End.NOT_APPLIED)
 
 
 def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:

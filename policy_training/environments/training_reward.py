@@ -59,7 +59,7 @@ class TrainingReward:
     offset: float = 0.0
     """Added to the scaled value. Default: 0."""
     malformed: float = 0.0
-    """An answer from which no patch can be read; no reward can judge it. Default: 0."""
+    """An answer from which no patch can be read (no reward can judge it), or whose patch does not apply. Default: 0."""
     no_op: float | None = None
     """A patch that leaves the tree as it is. Default: None."""
     uncompilable: float | None = None
@@ -120,7 +120,7 @@ class TrainingReward:
             compiles: does every Python file of the patched tree that it changes compile?
             tampered: None if that is not known.
         """
-        if not well_formed:
+        if not well_formed or (run is not None and run.end is End.NOT_APPLIED):
             return self._paid(self.malformed, "malformed")
         if is_empty and self.no_op is not None:
             return self._paid(self.no_op, "no_op")

@@ -49,6 +49,7 @@ def test_arguments_come_before_variables() -> None:
         ({"tasks": "a.jsonl"}, {}, "set REGRADE_REWARD in the environment of every worker"),
         ({"task": "a.jsonl"}, {}, "unknown setting 'task'"),
         ({"tasks": "a", "reward": "tests", "workers": "two"}, {}, "is 'two': give a number"),
+        ({"tasks": "a", "reward": "tests", "workers": "0"}, {}, "is '0': give a number of at least 1"),
     ],
 )
 def test_wrong_settings_are_one_clear_error(

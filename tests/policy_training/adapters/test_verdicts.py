@@ -14,7 +14,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.adapters import verdicts as core
-from regrade.policy_training.adapters.verdicts import Answer, Verdict, Verdicts, unscored_groups
+from regrade.policy_training.adapters.verdicts import Answer, Verdict, Verdicts, answer_prompts, unscored_groups
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.rewards import Diff, Score, reward
 from regrade.rewards.evidence import EvidenceSet
@@ -173,6 +173,18 @@ def test_bad_input_is_one_clear_error(judge: Verdicts) -> None:
 def test_a_text_that_no_file_can_hold_is_malformed(judge: Verdicts) -> None:
     (verdict,) = judge.of([Answer("second", patch="--- a\ud800")])
     assert verdict.flags == ("malformed",)
+
+
+def test_the_rows_of_a_data_set_name_tasks_and_say_how_to_answer(judge: Verdicts, tasks: list[Task]) -> None:
+    rows = answer_prompts(tasks)
+    assert [row["task_id"] for row in rows] == [task.id for task in tasks]
+    system, user = rows[0]["prompt"]
+    assert (system["role"], user["role"]) == ("system", "user")
+    assert "<<<<<<< SEARCH" in system["content"]
+    assert tasks[0].fail_to_pass[0] in user["content"]
+    example = system["content"].partition("then a block:")[2].partition("Give as few")[0]
+    (verdict,) = judge.of([Answer(tasks[0].id, text=example)])
+    assert verdict.flags == ("malformed",), "it is read, and its file does not exist"
 
 
 def test_a_verdict_crosses_as_json() -> None:

@@ -107,6 +107,15 @@ def test_unscored_attempts_are_left_out_and_not_zero(tmp_path: Path) -> None:
     assert read_attempts(tmp_path / "attempts.jsonl") == scored_answers(attempts)
 
 
+def test_a_patch_that_does_not_apply_breaks_nothing_and_is_paid_as_malformed() -> None:
+    run = run_of([False], [Status.MISSING], End.NOT_APPLIED)
+    assert run.broken
+    assert PAYS.payment(None, run) == PAYS.payment(None, None, well_formed=False)
+    assert not Attempt(attempt(), run, PAYS.malformed).broke
+    (answer,) = scored_answers([Attempt(attempt(), run, PAYS.malformed)])
+    assert (answer.fixes, answer.breaks) == (False, False)
+
+
 def test_a_run_that_was_cut_short_is_never_verified() -> None:
     assert Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0).verified
     for end in (End.TIMEOUT, End.MEMORY, End.CRASHED, End.NOT_APPLIED):
