@@ -86,6 +86,9 @@ Private to a module, and no errors:
             client, which does
         _ReachedLearningLayersError (policy_training/trainers/frozen_activations.py): the end of the frozen layers;
             the forward pass, which stops there
+    BaseException
+        _PluginImportError (evaluators/inside/candidates.py): the early import of a plugin of pytest; the import, which
+            leaves that package to each candidate
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class TrainingRecipe:
     tasks: _Text | None = None
     """A file of tasks, or the ready-made ones: `builtin` or `cross-module`. Default: `builtin`."""
     split: _Split | None = None
-    """Of the ready-made tasks: `demonstrations`, `tests_only` or `validation`. Default: `demonstrations` for sft,
-    `tests_only` for all other algorithms."""
+    """Of tasks that have splits, as the ready-made ones do: `demonstrations`, `tests_only` or `validation`; tasks
+    without splits are all learned from. Default: `demonstrations` for sft, `tests_only` for all other algorithms."""
     limit: _Count | None = None
     """Tasks at most, drawn by the seed; >= 1. Default: all."""
     demonstrations: Path | None = None

@@ -35,7 +35,7 @@ FAILED = 70
 """Exit status of a child that did not complete its request."""
 
 
-class _PluginImport(BaseException):
+class _PluginImportError(BaseException):
     """No `Exception`: a package that goes on without its plugin would stay so for all candidates."""
 
 
@@ -48,7 +48,7 @@ class _PluginGuard:
 
     def find_spec(self, name: str, *_: object) -> None:
         if name in self._plugins:
-            raise _PluginImport
+            raise _PluginImportError
 
 
 def import_early(modules: Iterable[str]) -> None:
