@@ -23,8 +23,8 @@ LEVELS = list(AssuranceLevel)
 def check_teaches(pays: TrainingReward) -> None:
     """Raises UserError for a reward that is the same or unscored on all evidence, leaves [0, 1], or raises.
 
-    What an unreadable answer or an empty patch is paid is no reward of the evidence, so it does not count. A reward
-    with evidence of the user's own, for which no examples can be made, is not tried.
+    What an unreadable answer, a patch that does not apply or an empty one is paid is no reward of the evidence, so it
+    does not count. A reward with evidence of the user's own, for which no examples can be made, is not tried.
     """
     name, values = pays.reward.name, _values(pays)
     if values is None:
@@ -97,4 +97,6 @@ def _value(pays: TrainingReward, evidence: EvidenceSet) -> float | None:
             f"reward {pays.reward.name!r} is {verdict.value:g} on a generated piece of evidence, and rewards lie in "
             "[0, 1], which the prices of a training are made for: let its weights add up to 1"
         )
+    if run.end is End.NOT_APPLIED:
+        run = replace(run, end=End.CRASHED)
     return pays.payment(verdict, run, tampered=bool(integrity.kinds)).value

@@ -54,8 +54,10 @@ def paid(pays: TrainingReward, run: RunOfTests, **facts: Any) -> float | None:
 
 
 def test_stored_attempts_have_their_old_values_to_the_last_digit() -> None:
+    """Except for a patch that does not apply: it was paid as if it broke everything, and is as good as unreadable."""
     for *counts, value in STORED:
-        assert paid(DEFAULT_TRAINING_REWARD, run_of(*counts)) == value, counts
+        expected = DEFAULT_TRAINING_REWARD.malformed if End.NOT_APPLIED in counts else value
+        assert paid(DEFAULT_TRAINING_REWARD, run_of(*counts)) == expected, counts
     assert len({value for *_, value in STORED}) > 25
 
 
