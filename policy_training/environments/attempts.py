@@ -61,8 +61,9 @@ class Attempt:
         """Does it break a test, or fail to compile? A patch that does not apply changes nothing, and breaks nothing."""
         if self.stop is not None and self.stop.broke:
             return True
-        ran = self.run is not None and self.run.end is not End.NOT_APPLIED
-        return not self.compiles or (ran and self.run is not None and bool(self.run.broken))
+        if self.run is None or self.run.end is End.NOT_APPLIED:
+            return not self.compiles
+        return not self.compiles or bool(self.run.broken)
 
     @property
     def verified(self) -> bool:

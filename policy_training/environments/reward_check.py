@@ -97,6 +97,6 @@ def _value(pays: TrainingReward, evidence: EvidenceSet) -> float | None:
             f"reward {pays.reward.name!r} is {verdict.value:g} on a generated piece of evidence, and rewards lie in "
             "[0, 1], which the prices of a training are made for: let its weights add up to 1"
         )
-    if run.end is End.NOT_APPLIED:
+    if run.end is End.NOT_APPLIED:  # paid as an unreadable answer, which does not count here
         run = replace(run, end=End.CRASHED)
     return pays.payment(verdict, run, tampered=bool(integrity.kinds)).value
